@@ -1,0 +1,39 @@
+"""A fact about a recipient, a domain or the relay itself, as the append-only event log keeps it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EventKind(StrEnum):
+    """What happened. The first eight are the contract's (§11.1), with its spelling; the others are ours."""
+
+    SENT = "MessageSent"
+    DELAYED = "MessageDelayed"
+    FAILED = "MessageDeliveryFailed"
+    HELD = "MessageHeld"
+    BOUNCED = "MessageBounced"
+    LOADED = "MessageLoaded"
+    CLICKED = "MessageLinkClicked"
+    DNS_ERROR = "DomainDNSError"
+    LIMIT_APPROACHING = "SendLimitApproaching"
+    LIMIT_EXCEEDED = "SendLimitExceeded"
+    ACCEPTED = "MessageAccepted"
+    RELEASED = "MessageReleased"  # put back into the queue by somebody
+    UNCERTAIN = "MessageUncertain"  # a crash or a lost reply past the final dot: it may arrive twice
+    DOMAIN_VERIFIED = "DomainVerified"
+    SUPPRESSED = "SuppressionAdded"
+    UNSUPPRESSED = "SuppressionRemoved"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the log; ``data`` is JSON: strings, numbers, booleans, null, and lists and maps of these."""
+
+    kind: EventKind
+    at: float
+    tenant_id: str | None = None
+    message_id: int | None = None
+    recipient_id: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,346 @@
+"""What ``arkrelay.toml`` may say: every setting with its type, default, unit and one sentence.
+
+``config.schema`` walks these dataclasses to read the file, and a test compares them with
+``etc/arkrelay.toml``, so a setting exists in one place. Durations are seconds and sizes bytes here; in TOML
+they are strings with a unit ("5m", "14MB"). In a limit 0 means none. The evidence for each default is in
+the comments of ``etc/arkrelay.toml``.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from arkrelay.model.attempt import RetryPolicy
+
+
+class Kind(StrEnum):
+    """How a TOML value is read."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DURATION = "duration"  # "30m" → seconds
+    SIZE = "size"  # "14MB" → bytes
+    STRINGS = "strings"  # list of strings
+    DURATIONS = "durations"
+    NETWORKS = "networks"  # list of CIDR strings, kept as strings after validation
+    PATH = "path"  # relative to the file that names it
+    CHOICE = "choice"  # one of ``choices``
+    CHOICES = "choices"  # list of ``choices``
+    HOST = "host"  # a host name, as A-labels in lower case
+    HOSTS = "hosts"  # list of them
+    SECRET = "secret"  # noqa: S105 -- the name of a kind of value, not a password
+    TABLE = "table"  # another dataclass
+    TABLES = "tables"  # a list of them, [[key]]
+
+
+def setting(
+    doc: str,
+    kind: Kind,
+    default: Any = ...,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float = 0,
+    high: float = 2**53,  # what TOML, JSON and SQLite all keep exactly
+    key: str = "",
+) -> Any:
+    """Return a dataclass field that ``config.schema`` can read; without ``default`` the key is required.
+
+    ``key`` is the TOML name where it differs from the attribute (``first_delay`` for ``first_delay_s``). A
+    secret never shows in the ``repr`` of what holds it.
+    """
+    metadata = {"doc": doc, "kind": kind, "choices": choices, "low": low, "high": high, "key": key}
+    shown = kind is not Kind.SECRET
+    if default is ...:
+        return field(repr=shown, metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, repr=shown, metadata=metadata)
+    return field(default=default, repr=shown, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """``[tls]``: the certificate of every listener with TLS; both files are re-read when they change."""
+
+    certificate: Path = setting("PEM file: the certificate and its chain.", Kind.PATH)
+    private_key: Path = setting("PEM file: its private key, readable by the service only.", Kind.PATH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """One ``[[listen]]``."""
+
+    service: str = setting(
+        "What answers here.", Kind.CHOICE, choices=("submission", "submissions", "bounces", "http")
+    )
+    address: str = setting('"host:port", "[v6]:port" or "unix:/path".', Kind.STRING)
+    tls: str = setting(
+        'SMTP: STARTTLS before AUTH is "required" (default), "optional" or "none"; the last two on loopback or a '
+        'unix socket only. http: "required" serves https, default "none" on loopback.',
+        Kind.CHOICE,
+        "",
+        choices=("", "required", "optional", "none"),
+    )
+    tenant: str = setting(
+        "Clients here may skip AUTH and send as this tenant; loopback or a unix socket only.", Kind.STRING, ""
+    )
+    serve: tuple[str, ...] = setting(
+        "http: what is answered beside /healthz and /readyz.",
+        Kind.CHOICES,
+        ("api", "dashboard", "metrics", "public"),
+        choices=("api", "dashboard", "metrics", "public"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Public:
+    """``[public]``: names under which the world reaches us; empty names are derived from ``hostname``."""
+
+    url: str = setting('Where "public" is reached from outside.', Kind.STRING, "")
+    return_path_host: str = setting(
+        "CNAME target of psrp.<domain>; its MX points here. Default rp.<hostname>.", Kind.HOST, ""
+    )
+    spf_host: str = setting("SPF include target. Default spf.<hostname>.", Kind.HOST, "")
+    track_host: str = setting("CNAME target of track domains. Default track.<hostname>.", Kind.HOST, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smtp:
+    """``[smtp]``: what the SMTP doors accept."""
+
+    max_message_bytes: int = setting(
+        "Largest message; announced by SIZE, enforced while reading.",
+        Kind.SIZE,
+        14_000_000,
+        low=1,
+        key="max_message",
+    )
+    max_recipients: int = setting("Recipients in one transaction; more get 452.", Kind.INTEGER, 1000, low=1)
+    tag_headers: tuple[str, ...] = setting(
+        "Header fields that carry the tag; removed before signing.", Kind.STRINGS, ("X-Ark-Tag", "X-PM-Tag")
+    )
+    metadata_headers: tuple[str, ...] = setting(
+        "Prefixes of header fields that carry one metadata entry each; removed before signing.",
+        Kind.STRINGS,
+        ("X-Ark-Metadata-", "X-PM-Metadata-"),
+    )
+    errors: str = setting(
+        "A message that policy refuses: 5xx at once, or 250 and a failed message with the reason.",
+        Kind.CHOICE,
+        "reject",
+        choices=("reject", "accept-and-log"),
+    )
+    bare_newline: str = setting(
+        "Bare LF in a message: made CRLF, or refused. A bare CR is always refused.",
+        Kind.CHOICE,
+        "normalize",
+        choices=("normalize", "reject"),
+    )
+    idle_timeout_s: float = setting(
+        "Longest wait for a client's next command.", Kind.DURATION, 300.0, low=0.001, key="idle_timeout"
+    )
+    auth_mechanisms: tuple[str, ...] = setting(
+        "SASL mechanisms offered, only under TLS, on loopback or a unix socket.",
+        Kind.CHOICES,
+        ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256"),
+        choices=("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "DIGEST-MD5"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """``[delivery.timeouts]``: how long we wait for a peer, per stage (RFC 5321 §4.5.3.2)."""
+
+    connect_s: float = setting("TCP connect.", Kind.DURATION, 30.0, low=0.001, key="connect")
+    greeting_s: float = setting("Its banner.", Kind.DURATION, 60.0, low=0.001, key="greeting")
+    command_s: float = setting("EHLO, STARTTLS, AUTH, MAIL, RCPT.", Kind.DURATION, 300.0, low=0.001, key="command")
+    data_s: float = setting("The reply to DATA.", Kind.DURATION, 120.0, low=0.001, key="data")
+    final_dot_s: float = setting(
+        "The reply to the final dot; a short one makes duplicates.", Kind.DURATION, 600.0, low=0.001, key="final_dot"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """``[delivery]``: how mail leaves."""
+
+    port: int = setting("The port of MX hosts.", Kind.INTEGER, 25, low=1, high=65535)
+    concurrency: int = setting("Connections in all.", Kind.INTEGER, 200, low=1)
+    max_attempts: int = setting("Attempts before a recipient fails for good.", Kind.INTEGER, 18, low=1)
+    first_delay_s: float = setting(
+        "Wait after the first soft failure.", Kind.DURATION, 300.0, low=0.001, key="first_delay"
+    )
+    factor: float = setting("Each later wait is this much longer.", Kind.NUMBER, 1.3, low=1)
+    lifetime_s: float = setting(
+        "A recipient is given up this long after acceptance.", Kind.DURATION, 172800.0, low=0.001, key="lifetime"
+    )
+    ip_family: str = setting(
+        'Outgoing addresses; "auto" uses IPv6 only where this machine has a global IPv6 address.',
+        Kind.CHOICE,
+        "auto",
+        choices=("auto", "4", "6"),
+    )
+    source_addresses: tuple[str, ...] = setting("Bind outgoing connections to these.", Kind.STRINGS, ())
+    allow_destinations: tuple[str, ...] = setting(
+        "Networks otherwise refused as MX: loopback, private, link-local, our own.", Kind.NETWORKS, ()
+    )
+    mode: str = setting(
+        '"capture": everything ends in the local capture box and nothing leaves.',
+        Kind.CHOICE,
+        "deliver",
+        choices=("deliver", "capture"),
+    )
+    uncertain: str = setting(
+        "A recipient whose final dot was sent before a crash or a lost reply: tried again, or held for a person.",
+        Kind.CHOICE,
+        "retry",
+        choices=("retry", "hold"),
+    )
+    connections_per_site: int = setting("Connections at once to one destination.", Kind.INTEGER, 5, low=1)
+    messages_per_connection: int = setting("Messages on one connection.", Kind.INTEGER, 100, low=1)
+    idle_connection_s: float = setting(
+        "A kept connection without work is closed after this.", Kind.DURATION, 10.0, key="idle_connection"
+    )
+    timeouts: Timeouts = setting("Waits for a peer, per stage.", Kind.TABLE, Timeouts)
+
+    def retry_policy(self) -> RetryPolicy:
+        """Return the part that decides when to try again."""
+        return RetryPolicy(self.max_attempts, self.first_delay_s, self.factor, self.lifetime_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One ``[[route]]``: a smarthost instead of MX, for some recipients; the first match wins."""
+
+    domain: str = setting('Recipient domain; "*.example.com" its subdomains, "*" any.', Kind.STRING)
+    host: str = setting('"host:port" of the smarthost; may be private.', Kind.STRING)
+    tls: str = setting(
+        "Must the conversation be encrypted?",
+        Kind.CHOICE,
+        "optional",
+        choices=("required", "optional", "none"),
+    )
+    username: str = setting("Name for AUTH; empty: no AUTH.", Kind.STRING, "")
+    secret: str = setting("Password for AUTH, in any form of a secret.", Kind.SECRET, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dns:
+    """``[dns]``."""
+
+    nameservers: tuple[str, ...] = setting('"ip" or "ip:port"; default: the system\'s.', Kind.STRINGS, ())
+    timeout_s: float = setting("Longest wait for one round over the nameservers; a look-up makes two.", Kind.DURATION, 5.0, low=0.001, key="timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """``[suppression]``."""
+
+    on: str = setting(
+        'What suppresses: hard failures that blame the recipient, "any-hardfail" (as Ark), or nothing.',
+        Kind.CHOICE,
+        "recipient",
+        choices=("recipient", "any-hardfail", "off"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """``[retention]``: how long what happened is kept; never applied to undelivered mail."""
+
+    content_s: float = setting("Bodies.", Kind.DURATION, 2_592_000.0, key="content")
+    messages_s: float = setting("Messages, recipients and attempts.", Kind.DURATION, 5_184_000.0, key="messages")
+    events_s: float = setting("The event log.", Kind.DURATION, 5_184_000.0, key="events")
+    request_log_s: float = setting("Requests and webhook deliveries.", Kind.DURATION, 1_209_600.0, key="request_log")
+    held_s: float = setting("Held mail fails after this.", Kind.DURATION, 604_800.0, key="held")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    """``[webhooks]``."""
+
+    timeout_s: float = setting("Longest wait for a receiver.", Kind.DURATION, 5.0, low=0.001, key="timeout")
+    retry_s: tuple[float, ...] = setting(
+        "Waits between attempts; after the last the event is parked.",
+        Kind.DURATIONS,
+        (60.0, 300.0, 900.0, 3600.0, 10800.0, 21600.0, 43200.0, 86400.0, 86400.0),
+        key="retry",
+    )
+    body: str = setting("Form of the JSON body.", Kind.CHOICE, "wrapped", choices=("wrapped", "bare", "merged"))
+    allow_http: bool = setting("Allow plain http targets.", Kind.BOOLEAN, False)
+    allow_destinations: tuple[str, ...] = setting("Networks otherwise refused as targets.", Kind.NETWORKS, ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """``[limits]``: what one client may take."""
+
+    api_requests_per_s: float = setting("Requests per key and second.", Kind.NUMBER, 10)
+    connections_per_address: int = setting("SMTP connections at once per client address (v6: /64).", Kind.INTEGER, 30)
+    connections_per_minute: int = setting("New SMTP connections per client address and minute.", Kind.INTEGER, 300)
+    auth_failures_per_minute: int = setting("Failed AUTH per client address and minute.", Kind.INTEGER, 10)
+    auth_failures_per_day: int = setting("Failed AUTH per client address and day.", Kind.INTEGER, 50)
+    tarpit_s: float = setting("Pause after a failed AUTH.", Kind.DURATION, 1.0, key="tarpit")
+    trusted_addresses: tuple[str, ...] = setting(
+        "Not counted by the four limits above: local apps, a proxy.",
+        Kind.NETWORKS,
+        ("127.0.0.0/8", "::1/128"),
+    )
+    min_free_disk_bytes: int = setting(
+        "Below it nothing is accepted: SMTP 452, REST 507.", Kind.SIZE, 512_000_000, key="min_free_disk"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """``[log]``."""
+
+    format: str = setting(
+        '"auto": console on a terminal, journald\'s line form under systemd, JSON lines elsewhere.',
+        Kind.CHOICE,
+        "auto",
+        choices=("auto", "console", "json"),
+    )
+    level: str = setting(
+        "The least level that is written.", Kind.CHOICE, "info", choices=("debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole of ``arkrelay.toml``."""
+
+    hostname: str = setting("Banner, EHLO, Received, Message-ID; its PTR should match.", Kind.HOST)
+    state_dir: Path = setting("Database, keys, large bodies.", Kind.PATH, Path("/var/lib/arkrelay"))
+    tenants_dir: Path = setting("Tenant files, relative to this file.", Kind.PATH, Path("tenants"))
+    default_tenant: str = setting("For organisation keys that name no tenant.", Kind.STRING, "")
+    tls: Tls | None = setting("Certificate of the listeners.", Kind.TABLE, None)
+    listen: tuple[Listen, ...] = setting(
+        "Listeners. With none: submission on 127.0.0.1:2525 (tls optional) and http on 127.0.0.1:8025.",
+        Kind.TABLES,
+        (),
+    )
+    public: Public = setting("Names for the world.", Kind.TABLE, Public)
+    smtp: Smtp = setting("The SMTP doors.", Kind.TABLE, Smtp)
+    delivery: Delivery = setting("How mail leaves.", Kind.TABLE, Delivery)
+    route: tuple[Route, ...] = setting("Smarthosts instead of MX.", Kind.TABLES, ())
+    dns: Dns = setting("The resolver.", Kind.TABLE, Dns)
+    suppression: Suppression = setting("Addresses that may not be mailed.", Kind.TABLE, Suppression)
+    retention: Retention = setting("How long things are kept.", Kind.TABLE, Retention)
+    webhooks: Webhooks = setting("Webhook delivery.", Kind.TABLE, Webhooks)
+    limits: Limits = setting("What one client may take.", Kind.TABLE, Limits)
+    log: Log = setting("The log on standard error.", Kind.TABLE, Log)
+
+    @property
+    def return_path_host(self) -> str:
+        return self.public.return_path_host or f"rp.{self.hostname}"
+
+    @property
+    def spf_host(self) -> str:
+        return self.public.spf_host or f"spf.{self.hostname}"
+
+    @property
+    def track_host(self) -> str:
+        return self.public.track_host or f"track.{self.hostname}"
