@@ -1,0 +1,59 @@
+"""Return paths that name the recipient they were made for, and that nobody else can make.
+
+A bounce comes to an address of ours; which recipient it is about is read from that address and never from the
+bounce's text, which anybody can write. So a forged one can at worst be wrong about a recipient whose return path
+its sender has seen.
+
+The local part is ``b`` and 40 characters of base32 in lower case: 8 bytes of recipient id, 4 bytes of hours
+since 1970, 13 bytes of HMAC-SHA256 (104 bits). 41 characters of the 64 that RFC 5321 §4.5.3.1.1 allows, all of
+them letters and digits, and without case: some hosts fold it.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+
+LIFETIME_S = 30 * 86400.0  # bounces come while the peer's own queue tries (RFC 5321 §4.5.4.1: days), not months
+PREFIX = "b"
+MAC_BYTES = 13
+_HOUR_S = 3600
+_LOCAL_PART = re.compile(r"b[a-z2-7]{40}")
+_PURPOSE = b"arkrelay return path\0"  # keeps these codes apart from others made with the same secret
+
+
+class ReturnPaths:
+    """Makes and reads local parts under one secret; another secret's are not recognised."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < 16:
+            raise ValueError("the secret for return paths needs at least 16 bytes")
+        self._keyed = hmac.new(secret, _PURPOSE, hashlib.sha256)
+
+    def local_part(self, recipient_id: int, at: float) -> str:
+        """Return the local part for this recipient; it is good for 30 days from ``at`` (Unix seconds)."""
+        payload = recipient_id.to_bytes(8, "big") + int(at // _HOUR_S).to_bytes(4, "big")
+        return PREFIX + base64.b32encode(payload + self._code(payload)).decode("ascii").lower()
+
+    def parse(self, local: str, now: float) -> int | None:
+        """Return the recipient id, or None: not of this form, not made by us, or too old.
+
+        One from the future is taken, because its code is good and our clock may have been set back.
+        """
+        local = local.lower()
+        if not _LOCAL_PART.fullmatch(local):
+            return None
+        raw = base64.b32decode(local[len(PREFIX) :], casefold=True)  # 40 characters: no padding, no bits to spare
+        payload, code = raw[:12], raw[12:]
+        if not hmac.compare_digest(code, self._code(payload)):
+            return None
+        if now - int.from_bytes(payload[8:], "big") * _HOUR_S > LIFETIME_S + _HOUR_S:  # stamps are whole hours
+            return None
+        return int.from_bytes(payload[:8], "big")
+
+    def _code(self, payload: bytes) -> bytes:
+        keyed = self._keyed.copy()
+        keyed.update(payload)
+        return keyed.digest()[:MAC_BYTES]
