@@ -1,0 +1,9 @@
+"""Decisions, and nothing else: no clock, no I/O, no log. What they depend on comes in as arguments.
+
+``now`` is Unix seconds, and dice are drawn from a ``random.Random`` that the caller hands over, so that a test
+can replay every decision. Each module answers one question of the path: may this be sent (``admit``,
+``limits``), where does it go (``route``), when (``schedule``, ``retry``, ``pace``), what did the peer's answer
+mean (``classify``), and which DNS records does a sender domain need (``records``, ``zones``). Outcomes are values:
+a ``Failure`` where mail cannot go somewhere, a verdict where something was judged, a ``Refused`` for the
+submitter's door to raise.
+"""
