@@ -1,0 +1,137 @@
+"""One log line per change of state, on standard error or in the journal, with secrets taken out.
+
+Three forms: a console for people, JSON lines for collectors, and the journal's own protocol, whose fields can
+be filtered (``journalctl ARKRELAY_RECIPIENT=ann@example.com``). The log never takes the service down: when its
+reader has gone or its disk is full the line is dropped.
+"""
+
+import json
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+JOURNAL: Final = "/run/systemd/journal/socket"
+SECRET_KEYS: Final = frozenset({"secret", "password", "authorization", "private_key", "api_key", "credential_key"})
+# our own generated keys and sealed secrets, wherever they turn up
+SECRET_TEXT: Final = re.compile(r"ark_(?:live|test)_[\w-]+|sealed:[\w+/=-]+")
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog.h
+
+
+def setup(log_format: str = "auto", level: str = "info") -> None:
+    """Send structlog's and the libraries' lines to standard error, or to the journal when it reads that."""
+    if log_format == "auto":
+        log_format = "journal" if _stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
+    processors: list[Any] = [structlog.processors.add_log_level, redact]
+    factory: Any = Lines
+    if log_format == "journal":
+        processors += [structlog.processors.format_exc_info, _as_is]
+        factory = Journal
+    elif log_format == "console":
+        processors += [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
+        ]
+    else:
+        processors += [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=json.dumps, default=str, ensure_ascii=False),
+        ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Bridge()]
+    root.setLevel(logging.WARNING)
+    # aiosmtpd logs commands with addresses, aiohttp each request: we have our own lines for both.
+    logging.getLogger("mail").setLevel(logging.CRITICAL)
+    logging.getLogger("aiohttp.access").setLevel(logging.CRITICAL)
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace secrets: by the name of the key, and our own keys by their look."""
+    for key, value in event.items():
+        if key in SECRET_KEYS:
+            event[key] = "[redacted]"
+        elif isinstance(value, str) and ("ark_" in value or "sealed:" in value):
+            event[key] = SECRET_TEXT.sub("[redacted]", value)
+    return event
+
+
+class Lines:
+    """A logger whose methods write one line to standard error, and never raise."""
+
+    def __init__(self, *_: Any) -> None:
+        self._stream = sys.stderr
+
+    def msg(self, message: str) -> None:
+        try:
+            self._stream.write(message + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass  # closed, or its disk is full: the service goes on
+
+    debug = info = warning = error = critical = fatal = exception = log = msg
+
+
+class Journal:
+    """A logger whose methods send one datagram with fields (systemd's journal export protocol)."""
+
+    def __init__(self, *_: Any) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)  # noqa: FBT003 -- the socket module's own signature
+
+    def msg(self, **fields: Any) -> None:
+        event = str(fields.pop("event", ""))
+        level = fields.pop("level", "info")
+        detail = " ".join(f"{key}={value}" for key, value in fields.items() if key != "exception")
+        parts = {"MESSAGE": f"{event} {detail}".rstrip(), "PRIORITY": PRIORITY.get(level, 6)}
+        parts |= {"SYSLOG_IDENTIFIER": "arkrelay", "ARKRELAY_EVENT": event}
+        parts |= {f"ARKRELAY_{key.upper()}": value for key, value in fields.items()}
+        try:
+            self._socket.sendto(b"".join(_field(key, str(value)) for key, value in parts.items()), JOURNAL)
+        except OSError:
+            pass  # the journal is away or full: the service goes on
+
+    debug = info = warning = error = critical = fatal = exception = log = msg
+
+
+def _field(key: str, value: str) -> bytes:
+    data = value.encode("utf-8", "backslashreplace")
+    if b"\n" not in data:
+        return key.encode() + b"=" + data + b"\n"
+    return key.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+
+
+def _as_is(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+    return (), dict(event)
+
+
+def _stderr_is_journal() -> bool:
+    """Compare JOURNAL_STREAM with standard error, as systemd.exec(5) says."""
+    stream = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        stat = os.fstat(2)
+    except OSError:
+        return False
+    return stream == f"{stat.st_dev}:{stat.st_ino}" and Path(JOURNAL).exists()
+
+
+class _Bridge(logging.Handler):
+    """Lines of libraries, in our form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        getattr(log, level)("library_log", logger=record.name, text=record.getMessage(), exc_info=record.exc_info)
