@@ -231,7 +231,13 @@ class Dns:
     """``[dns]``."""
 
     nameservers: tuple[str, ...] = setting('"ip" or "ip:port"; default: the system\'s.', Kind.STRINGS, ())
-    timeout_s: float = setting("Longest wait for one round over the nameservers; a look-up makes two.", Kind.DURATION, 5.0, low=0.001, key="timeout")
+    timeout_s: float = setting(
+        "Longest wait for one round over the nameservers; a look-up makes two.",
+        Kind.DURATION,
+        5.0,
+        low=0.001,
+        key="timeout",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,99 @@
+"""The configuration in force: swapped whole, or not at all."""
+
+import dataclasses
+import datetime as dt
+import threading
+from pathlib import Path
+
+from arkrelay.config.changes import Change, Changes, compare
+from arkrelay.config.errors import ConfigErrors
+from arkrelay.config.keyfiles import KeyFileError, KeyRing, check_certificate, stamp
+from arkrelay.config.load import load
+from arkrelay.config.snapshot import Snapshot, Stamp
+from arkrelay.model.errors import ConfigError
+
+__all__ = ["Change", "Changes", "ConfigErrors", "Live", "Snapshot", "compare"]
+
+
+class Live:
+    """Holds the snapshot in force; who needs a configuration takes ``snapshot`` once and keeps to it.
+
+    The methods block on files, so the daemon calls them in a thread; one at a time does its work.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.snapshot = load(path)
+        self._seen: dict[Path, Stamp | None] = dict(self.snapshot.watched)
+        self._lock = threading.Lock()
+
+    def reload(self) -> Changes:
+        """Put what the files say now in force, and return what that changed.
+
+        With ConfigErrors nothing changed: the last good configuration stays. A change that needs a restart is in
+        the snapshot at once; it is the caller who cannot follow it.
+        """
+        with self._lock:
+            new = load(self.snapshot.path, previous=self.snapshot)
+            changes = compare(self.snapshot, new)
+            self.snapshot = new
+            self._seen = dict(new.watched)
+            return changes
+
+    def poll(self) -> bool:
+        """Read again what ``stale`` sees, and return whether anything came into force by that.
+
+        Raise ConfigErrors for files that cannot be used, once for each time they change.
+        """
+        if not self.stale():
+            return False
+        changes = self.refresh_keys()
+        if changes.problems:
+            raise ConfigErrors(changes.problems)
+        return bool(changes)
+
+    def stale(self) -> bool:
+        """Return whether a key or certificate file is not what it was when it was last looked at.
+
+        Some microseconds for each file. Configuration files are not looked at: they wait for ``reload``.
+        """
+        return any(stamp(path) != seen for path, seen in list(self._seen.items()))
+
+    def refresh_keys(self) -> Changes:
+        """Read again the DKIM keys and the certificate whose files changed; return what that changed.
+
+        Files that cannot be used are in the ``problems`` of the result, and their last good content stays in force.
+        ``stale`` is False afterwards, until a file changes again: a renewal that writes certificate and key one after
+        the other may be seen half done, is refused, and taken when it is whole.
+        """
+        with self._lock:
+            old = self.snapshot
+            problems: list[ConfigError] = []
+            certificate, warnings = self._look_at_certificate(old, problems)
+            ring = KeyRing(old.dkim_keys, keep_last_good=True)
+            for tenant in old.tenants.values():
+                ring.load(tenant, lambda key, reason: problems.append(ConfigError(key.private_key, "", reason)))
+            self._seen = {**certificate, **ring.watched}
+            refused = any(problem.key == "tls" for problem in problems)
+            kept = {path: old.watched.get(path) for path in certificate} if refused else {}
+            self.snapshot = dataclasses.replace(
+                old,
+                warnings=(*warnings, *ring.warnings),
+                watched={**self._seen, **kept},
+                index=dataclasses.replace(old.index, signers=ring.signers),
+                dkim_keys=ring.loaded,
+            )
+            return dataclasses.replace(compare(old, self.snapshot), problems=tuple(problems))
+
+    @staticmethod
+    def _look_at_certificate(
+        snapshot: Snapshot, problems: list[ConfigError]
+    ) -> tuple[dict[Path, Stamp | None], list[str]]:
+        tls = snapshot.settings.tls
+        if tls is None:
+            return {}, []
+        seen = {path: stamp(path) for path in (tls.certificate, tls.private_key)}
+        try:
+            return seen, check_certificate(tls, dt.datetime.now(dt.UTC))
+        except KeyFileError as exc:
+            problems.append(ConfigError(snapshot.path, "tls", str(exc)))
+            return seen, []
