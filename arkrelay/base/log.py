@@ -37,7 +37,11 @@ def setup(log_format: str = "auto", level: str = "info") -> None:
     elif log_format == "console":
         processors += [
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=24,
+                exception_formatter=structlog.dev.plain_traceback,  # the other ones print local variables
+            ),
         ]
     else:
         processors += [

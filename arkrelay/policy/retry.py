@@ -33,8 +33,8 @@ def next_attempt_at(
     before giving up. Our defaults try four times within the first 20 minutes, for servers that greylist, and
     18 times in a day, as Ark does; all of it is settings.
 
-    The result is never farther from ``now`` than ``longest_wait_s``. After a jump of the clock backwards,
-    ``sooner`` brings stored times back into that bound. After a jump forwards everything is due at once and is
+    The result is never farther from ``now`` than ``longest_wait_s``: after a jump of the clock backwards, the
+    queue brings stored times back into that bound. After a jump forwards everything is due at once and is
     tried before this function is asked again, so no recipient ends without one more attempt.
     """
     if attempts >= policy.max_attempts:
@@ -57,11 +57,6 @@ def next_attempt_at(
 def longest_wait_s(policy: RetryPolicy, hint_max_s: float = 3600.0) -> float:
     """Return the longest wait that ``next_attempt_at`` can order; ``hint_max_s`` bounds a peer's ``wait_s``."""
     return max(_delay_s(policy, policy.max_attempts), hint_max_s) * (1 + JITTER)
-
-
-def sooner(policy: RetryPolicy, due_at: float, now: float) -> float:
-    """Return ``due_at``, or the longest wait from now if the clock was set back and it lies beyond that."""
-    return min(due_at, now + longest_wait_s(policy))
 
 
 def _delay_s(policy: RetryPolicy, attempts: int) -> float:

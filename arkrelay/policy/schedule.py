@@ -19,6 +19,7 @@ from arkrelay.model.message import Recipient
 HANDOVER_MESSAGES = 2000  # recipients in memory, over all lanes
 HANDOVER_BYTES = 64_000_000
 CLAIM = 50  # rows taken from the table at once
+CEILING_S = 300.0  # how long a peer that refused one connection more is not asked for it again
 BACKLOG_PER_CONNECTION = 4  # a lane opens another connection for each so many that wait
 
 
@@ -30,9 +31,14 @@ class Lane:
     ready: deque[Recipient] = field(default_factory=deque)
     table_due: float = inf  # earliest unleased row; inf: none that we know of
     claiming: bool = False
-    connections: int = 0
+    noted_due: float = inf  # what was noted while a claim was under way, which may not have seen it
+    connections: int = 0  # being set up or serving
+    sessions: int = 0  # serving: the peer has taken the conversation
+    most: int = 0  # what the peer let us have when it last refused another; 0: it has not
+    most_until: float = 0.0
     rest_until: float = 0.0
     rest_reason: str = ""
+    rest_site: str = ""  # whose failure it was, for ``Pace``
 
     def has_work(self, now: float) -> bool:
         """Return whether something may be sent now, rest aside."""
@@ -83,15 +89,22 @@ class Schedule:
     def note_due(self, destination: str, at: float) -> None:
         """Remember that the table holds an unleased row of ``destination`` that is due at ``at``."""
         lane = self.lane(destination)
+        if lane.claiming:
+            lane.noted_due = min(at, lane.noted_due)
         if at < lane.table_due:
             lane.table_due = at
             self._push(max(at, lane.rest_until), destination)
 
     def claimed(self, lane: Lane, next_due: float | None) -> None:
-        """Remember after a claim when the lane's remaining rows are due (None: no rows remain)."""
-        lane.table_due = inf if next_due is None else next_due
-        if next_due is not None:
-            self._push(max(next_due, lane.rest_until), lane.destination)
+        """Remember after a claim when the lane's remaining rows are due (None: no rows remain).
+
+        A row that was noted meanwhile may have been written behind the claim in the same batch: the claim did not
+        see it, and its time must not be forgotten.
+        """
+        lane.table_due = min(inf if next_due is None else next_due, lane.noted_due)
+        lane.noted_due = inf
+        if lane.table_due < inf:
+            self._push(max(lane.table_due, lane.rest_until), lane.destination)
 
     def rest(self, lane: Lane, until: float, reason: str) -> None:
         """Leave the lane alone until then; ``why`` shows the reason."""
@@ -123,7 +136,20 @@ class Schedule:
         waiting = len(lane.ready) + (CLAIM if lane.table_due <= now else 0)
         if not waiting:
             return 0
-        return min(self.connections_per_lane, 1 + waiting // BACKLOG_PER_CONNECTION)
+        limit = self.connections_per_lane
+        if lane.most_until > now:
+            limit = min(limit, lane.most)
+        return min(limit, 1 + waiting // BACKLOG_PER_CONNECTION)
+
+    def refused_another(self, lane: Lane, now: float) -> bool:
+        """Return whether a failed connection only shows that the lane has as many as its peer allows.
+
+        Then the lane keeps what it has, and asks for no more for a while; nothing is wrong with its mail.
+        """
+        if not lane.sessions:
+            return False
+        lane.most, lane.most_until = lane.sessions, now + CEILING_S
+        return True
 
     def forget(self, lane: Lane, now: float) -> None:
         """Drop the lane if nothing is known of it any more, so that memory follows the active destinations."""

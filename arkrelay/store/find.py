@@ -1,0 +1,166 @@
+"""Finding recipients by what a person or a program says about them, newest first, a page at a time.
+
+Every search walks one index from its newest end and stops when the page is full. A search over all tenants is
+one such walk per tenant, merged: tenants are few, and an index that leads with the tenant serves both.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import nlargest
+from itertools import islice
+
+from arkrelay.model.address import address_key
+from arkrelay.model.message import Recipient, Status
+from arkrelay.store.connection import text
+from arkrelay.store.rows import BOTH, recipients_of
+from arkrelay.store.usage import TOTAL, totals
+
+COUNT_MAX = 10_000  # a search is counted up to here; SDKs want a total, nobody reads page 400
+_MANY = 500  # ids asked for in one statement; SQLite allowed 999 parameters at its strictest
+_SELECT = f"SELECT {BOTH} FROM recipients r JOIN messages m ON m.id = r.message_id"  # noqa: S608 -- our own columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What recipients are searched by; None and empty mean any. Times are Unix seconds of acceptance."""
+
+    tenant_id: str | None = None
+    statuses: tuple[Status, ...] = ()
+    sender: str | None = None  # the author's address, exactly
+    address: str | None = None  # the recipient's, whatever its case
+    domain: str | None = None  # the recipient's, A-labels, lower case
+    tag: str | None = None
+    after: float | None = None
+    before: float | None = None
+    message_id: int | None = None
+    idle: bool = False  # only what no delivery has in hand
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    source: str
+    conditions: tuple[str, ...]
+    parameters: tuple[object, ...]
+    at: str = "r.accepted_at"  # the time that the index knows
+
+    def sql(self, columns: str) -> str:
+        where = " AND ".join(self.conditions) or "1"
+        return f"SELECT {columns} FROM {self.source} WHERE {where}"  # noqa: S608 -- all of it from this file
+
+
+def page(conn: sqlite3.Connection, filters: Filters, page_number: int, per_page: int) -> list[Recipient]:
+    """Return one page of what matches, newest first; a page past the end is empty."""
+    start = (max(page_number, 1) - 1) * per_page
+    walks = list(_walks(conn, filters))
+    found: list[tuple[float, int]] = []
+    for walk in walks:
+        sql = f"{walk.sql(walk.at + ', r.id')} ORDER BY {walk.at} DESC, r.id DESC LIMIT ?"
+        found += conn.execute(sql, (*walk.parameters, start + per_page)).fetchall()
+    if len(walks) > 1:
+        found = nlargest(start + per_page, found)
+    return by_ids(conn, [id_ for _, id_ in found[start:]])
+
+
+def total(conn: sqlite3.Connection, filters: Filters, at_least: int = 0) -> int:
+    """Return how many match: exactly where a counter knows, else counted up to ``COUNT_MAX``.
+
+    ``at_least`` is what the caller has seen itself, for a search that was not counted to its end.
+    """
+    only = Filters(tenant_id=filters.tenant_id, statuses=filters.statuses)
+    if filters == only:
+        counts = totals(conn, filters.tenant_id)
+        return sum(counts[status] for status in (filters.statuses or Status))
+    n = 0
+    for walk in _walks(conn, filters):
+        limit = COUNT_MAX - n
+        if limit <= 0:
+            break
+        n += conn.execute(f"SELECT count(*) FROM ({walk.sql('1')} LIMIT ?)", (*walk.parameters, limit)).fetchone()[0]  # noqa: S608 -- all of it from this file
+    return max(n, at_least) if n >= COUNT_MAX else n
+
+
+def by_ids(conn: sqlite3.Connection, ids: list[int]) -> list[Recipient]:
+    """Return the recipients with these ids, in the order of the ids; those that are gone are left out."""
+    found: dict[int, Recipient] = {}
+    remaining = iter(ids)
+    while some := list(islice(remaining, _MANY)):
+        marks = ", ".join("?" * len(some))
+        for recipient in recipients_of(conn.execute(f"{_SELECT} WHERE r.id IN ({marks})", some)):  # primary key
+            found[recipient.id] = recipient
+    return [found[id_] for id_ in ids if id_ in found]
+
+
+def _walks(conn: sqlite3.Connection, filters: Filters) -> Iterator[_Walk]:
+    """Return the walks that together find what matches, each along one index."""
+    rest = list(_residual(filters))
+    if filters.message_id is not None:
+        yield _walk(
+            "recipients r INDEXED BY recipients_message", [("r.message_id = ?", filters.message_id)], filters, rest
+        )
+        return
+    if filters.address is not None:
+        key = address_key(text(filters.address) or "")
+        yield _walk("recipients r INDEXED BY recipients_address", [("r.address_key = ?", key)], filters, rest)
+        return
+    tenants = [filters.tenant_id] if filters.tenant_id is not None else _tenants(conn)
+    if filters.sender is not None or filters.tag is not None:
+        index = "messages_author" if filters.sender is not None else "messages_tag"
+        source = f"messages m INDEXED BY {index} CROSS JOIN recipients r INDEXED BY recipients_message"
+        source += " ON r.message_id = m.id"
+        times = [(c.replace("r.", "m."), v) for c, v in rest if "accepted_at" in c]
+        for tenant in tenants:
+            yield _walk(source, [("m.tenant_id = ?", tenant), *times], filters, rest, joined=True)
+        return
+    index = "recipients_status" if filters.statuses else "recipients_tenant"
+    for tenant in tenants:
+        for status in filters.statuses or (None,):
+            first: list[tuple[str, object]] = [("r.tenant_id = ?", tenant)]
+            if status is not None:
+                first.append(("r.status = ?", status.value))
+            yield _Walk(
+                f"recipients r INDEXED BY {index}",
+                tuple(condition for condition, _ in [*first, *rest]),
+                tuple(value for _, value in [*first, *rest] if value is not None),
+            )
+
+
+def _walk(
+    source: str,
+    first: list[tuple[str, object]],
+    filters: Filters,
+    rest: list[tuple[str, object]],
+    *,
+    joined: bool = False,
+) -> _Walk:
+    """Return a walk whose index knows neither tenant nor status, which are looked at row by row."""
+    parts = [*first, *rest]
+    if filters.tenant_id is not None and not joined:
+        parts.append(("r.tenant_id = ?", filters.tenant_id))
+    if filters.statuses:
+        parts += [(f"r.status IN ({', '.join(repr(status.value) for status in filters.statuses)})", None)]
+    if not joined and (filters.sender is not None or filters.tag is not None):
+        source += " JOIN messages m ON m.id = r.message_id"
+    if filters.sender is not None:
+        parts.append(("m.author = ?", text(filters.sender)))
+    if filters.tag is not None:
+        parts.append(("m.tag = ?", text(filters.tag)))
+    at = "m.accepted_at" if joined else "r.accepted_at"
+    return _Walk(source, tuple(c for c, _ in parts), tuple(v for _, v in parts if v is not None), at)
+
+
+def _residual(filters: Filters) -> Iterator[tuple[str, object]]:
+    if filters.after is not None:
+        yield "r.accepted_at >= ?", filters.after
+    if filters.before is not None:
+        yield "r.accepted_at <= ?", filters.before
+    if filters.domain is not None:
+        yield "r.domain = ?", text(filters.domain)
+    if filters.idle:
+        yield "r.lease = 0", None
+
+
+def _tenants(conn: sqlite3.Connection) -> list[str]:
+    # primary key of counters: (name)
+    rows = conn.execute("SELECT DISTINCT tenant_id FROM counters WHERE name = ?", (TOTAL,))
+    return [tenant for (tenant,) in rows]

@@ -1,0 +1,318 @@
+"""Messages and recipients: accepted, claimed, settled, recovered. Jobs of the writer and reads of the queue.
+
+A recipient is *leased* while a process has it in hand: its row carries the epoch of that process, and the index
+of due rows does not have it. An epoch is never used again, so a lease of another epoch is one of a dead process.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from arkrelay.model.address import address_key
+from arkrelay.model.errors import NotFound
+from arkrelay.model.event import Event, EventKind
+from arkrelay.model.message import QUEUED, Message, Recipient, Status
+from arkrelay.model.outcome import Outcome
+from arkrelay.store import find, lists
+from arkrelay.store.connection import text
+from arkrelay.store.history import insert_attempt, insert_events
+from arkrelay.store.journal import Phase
+from arkrelay.store.rows import BOTH, message_row, recipient_row, recipients_of
+from arkrelay.store.usage import TOTAL, USAGE, count, hour_of
+
+_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 19) + ")"  # noqa: S608 -- question marks only
+_INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 20) + ")"  # noqa: S608 -- question marks only
+_INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
+_SELECT = f"SELECT {BOTH} FROM recipients r JOIN messages m ON m.id = r.message_id"  # noqa: S608 -- our own columns
+_SELECT_LEASED = _SELECT.replace("recipients r", "recipients r INDEXED BY recipients_leased")
+_STATE = "SELECT status, due_at FROM recipients WHERE id = ?"  # primary key
+_SETTLE = (
+    "UPDATE recipients SET status = ?, attempts = ?, due_at = ?, lease = 0, changed_at = ?, reason = ?,"
+    " hold_reason = ?, bounce_class = ?, uncertain = ? WHERE id = ?"  # primary key
+)
+_COUNTED = frozenset({Status.SENT, Status.SOFTFAIL, Status.HARDFAIL, Status.HELD, Status.BOUNCED})
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What processes before this one had in hand.
+
+    ``uncertain`` and ``taken`` keep their old lease until ``apply`` settles them, so that a crash in between
+    finds them again; ``freed`` were put back into the queue.
+    """
+
+    uncertain: list[Recipient]
+    taken: list[Recipient]
+    freed: int
+
+
+def next_ids(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return ids for the next message and the next recipient that were never given, also not to deleted rows."""
+    high = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('high_message_id', 'high_recipient_id')"))
+    # primary keys of messages and recipients
+    (message_id,) = db.execute("SELECT max(id) FROM messages").fetchone()
+    (recipient_id,) = db.execute("SELECT max(id) FROM recipients").fetchone()
+    return (
+        max(message_id or 0, high.get("high_message_id", 0)) + 1,
+        max(recipient_id or 0, high.get("high_recipient_id", 0)) + 1,
+    )
+
+
+def insert_message(
+    db: sqlite3.Connection,
+    message: Message,
+    recipients: Sequence[Recipient],
+    content: bytes | None,
+    leased: bool,  # noqa: FBT001 -- a fixed interface; every caller names it
+    epoch: int,
+    events: Sequence[Event],
+) -> None:
+    """Take the message into the database with its recipients, its content and what is to be said about it.
+
+    ``content`` None: it was saved by ``Store.save_large``. With ``leased``, recipients that are queued belong to
+    this process at once. A recipient that is held from the start gets an entry among its deliveries.
+    """
+    db.execute(_INSERT_MESSAGE, message_row(message, large=content is None))
+    if content is not None:
+        db.execute(_INSERT_BODY, (message.id, content))
+    lease = epoch if leased else 0
+    rows = [recipient_row(one, lease if one.due_at is not None else 0) for one in recipients]
+    if len(rows) == 1:
+        db.execute(_INSERT_RECIPIENT, rows[0])
+    else:
+        db.executemany(_INSERT_RECIPIENT, rows)
+    tenant_id = message.tenant_id
+    hour = hour_of(message.accepted_at)
+    count(db, (USAGE, tenant_id, "accepted", hour), len(recipients))
+    for recipient in recipients:
+        count(db, (TOTAL, tenant_id, recipient.status.value), 1)
+        if recipient.status is Status.HELD:
+            count(db, (USAGE, tenant_id, "held", hour), 1)
+            insert_attempt(db, recipient.id, Status.HELD, None, message.accepted_at, recipient.reason, None)
+    insert_events(db, events)
+
+
+def claim(db: sqlite3.Connection, destination: str, now: float, limit: int, epoch: int) -> list[Recipient]:
+    """Lease up to ``limit`` recipients of ``destination`` that are due, the longest due first, and return them.
+
+    5 ms at most for 50 of them, with a million queued over 10 000 destinations (measured: 0.6 ms, 2 cores).
+    """
+    # index recipients_due
+    rows = db.execute(
+        f"{_SELECT} WHERE r.destination = ? AND r.lease = 0 AND r.due_at <= ? ORDER BY r.due_at LIMIT ?",
+        (text(destination), now, limit),
+    ).fetchall()
+    found = recipients_of(rows)
+    db.executemany("UPDATE recipients SET lease = ? WHERE id = ?", [(epoch, one.id) for one in found])  # primary key
+    return found
+
+
+def next_due(conn: sqlite3.Connection, destination: str) -> float | None:
+    """Return when the first recipient of ``destination`` that nobody has in hand is due, or None."""
+    # index recipients_due
+    (at,) = conn.execute(
+        "SELECT min(due_at) FROM recipients INDEXED BY recipients_due"
+        " WHERE destination = ? AND lease = 0 AND due_at IS NOT NULL",
+        (text(destination),),
+    ).fetchone()
+    return None if at is None else float(at)
+
+
+def bring_forward(db: sqlite3.Connection, latest: float) -> int:
+    """Let no recipient wait beyond ``latest``: a clock that was set back left them there; return how many moved."""
+    # index recipients_due, walked whole: 0.1 s for a million rows
+    found = db.execute(
+        "SELECT id FROM recipients INDEXED BY recipients_due WHERE lease = 0 AND due_at IS NOT NULL AND due_at > ?",
+        (latest,),
+    ).fetchall()
+    db.executemany("UPDATE recipients SET due_at = ? WHERE id = ?", [(latest, id_) for (id_,) in found])
+    return len(found)
+
+
+def release(db: sqlite3.Connection, recipient_ids: Iterable[int], due_at: float | None) -> None:
+    """Give up the lease of recipients that were claimed and not tried; ``due_at`` None leaves their time."""
+    # primary key of recipients
+    db.executemany(
+        "UPDATE recipients SET lease = 0, due_at = coalesce(?, due_at) WHERE id = ? AND lease != 0",
+        [(due_at, one) for one in recipient_ids],
+    )
+
+
+def due_by_destination(conn: sqlite3.Connection) -> dict[str, float]:
+    """Return, per destination with queued recipients that nobody has in hand, when the first of them is due.
+
+    It walks the index of due rows once: 0.1 s for a million rows over 10 000 destinations (2 cores).
+    """
+    # index recipients_due: it holds these rows and no others, and both columns, so the table is not touched
+    return dict(
+        conn.execute(
+            "SELECT destination, min(due_at) FROM recipients INDEXED BY recipients_due"
+            " WHERE lease = 0 AND due_at IS NOT NULL GROUP BY destination"
+        ).fetchall()
+    )
+
+
+def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
+    """Settle recipients: state, lease, attempt, events, suppressions and counters, in this transaction.
+
+    A recipient that a peer has taken stays ``sent``, whatever an outcome that is late for it says (it may still
+    become ``bounced``); the attempt is recorded all the same. One that retention has removed is passed over.
+    """
+    for outcome in outcomes:
+        recipient = outcome.recipient
+        tenant_id = recipient.message.tenant_id
+        found = db.execute(_STATE, (recipient.id,)).fetchone()
+        if found is None:
+            continue
+        before, status = found[0], outcome.status
+        late = before == "sent" and status is not Status.SENT and status is not Status.BOUNCED
+        if not late:
+            db.execute(
+                _SETTLE,
+                (
+                    status.value,
+                    outcome.attempts,
+                    outcome.due_at if status in QUEUED else None,
+                    outcome.at,
+                    text(outcome.reason),
+                    outcome.hold_reason and outcome.hold_reason.value,
+                    outcome.bounce_class and outcome.bounce_class.value,
+                    outcome.uncertain,
+                    recipient.id,
+                ),
+            )
+            if before != status.value:
+                count(db, (TOTAL, tenant_id, before), -1)
+                count(db, (TOTAL, tenant_id, status.value), 1)
+        attempt = outcome.attempt
+        if attempt is not None or outcome.details:
+            insert_attempt(db, recipient.id, status, attempt, outcome.at, outcome.details, outcome.bounce_class)
+        if status in _COUNTED and (attempt is not None or before != status.value):
+            count(db, (USAGE, tenant_id, status.value, hour_of(outcome.at)), 1)
+        if outcome.events:
+            insert_events(db, outcome.events)
+        if outcome.suppress is not None or outcome.unsuppress:
+            _change_suppression(db, outcome)
+
+
+def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> None:
+    """Put the address on the list or take it off, with an event when that changed anything."""
+    recipient = outcome.recipient
+    message = recipient.message
+    if outcome.suppress is not None:
+        changed = lists.suppress(db, message.tenant_id, recipient.address, outcome.suppress, outcome.at)
+        kind = EventKind.SUPPRESSED
+    else:
+        changed = lists.unsuppress(db, message.tenant_id, recipient.address)
+        kind = EventKind.UNSUPPRESSED
+    if changed and all(event.kind is not kind for event in outcome.events):
+        data = {"address": recipient.address, "reason": outcome.suppress or "delivered"}
+        insert_events(db, (Event(kind, outcome.at, message.tenant_id, message.id, recipient.id, data),))
+
+
+def recover(db: sqlite3.Connection, left: Mapping[int, Phase], rebooted: bool, epoch: int, now: float) -> Recovery:  # noqa: FBT001 -- a fixed interface
+    """Sort out what dead processes had in hand, by what their journal says (``Journal.open``).
+
+    The caller settles ``taken`` as sent and ``uncertain`` by policy, and tells the journal ``recovered`` when that
+    is on disk. After a reboot the journal proves nothing: everything in hand is uncertain (RFC 1047 explains why
+    to send again is right and may still double).
+    """
+    # index recipients_leased
+    rows = db.execute(f"{_SELECT_LEASED} WHERE r.lease != 0 AND r.lease != ?", (epoch,)).fetchall()
+    uncertain, taken, free = [], [], []
+    for recipient in recipients_of(rows):
+        phase = left.get(recipient.id, Phase.FREE)
+        if phase is Phase.TAKEN:
+            taken.append(recipient)
+        elif rebooted or phase is Phase.DOT:
+            uncertain.append(recipient)
+        else:
+            free.append(recipient.id)
+    # primary key of recipients
+    db.executemany(
+        "UPDATE recipients SET lease = 0, due_at = min(coalesce(due_at, ?1), ?1) WHERE id = ?2",
+        [(now, one) for one in free],
+    )
+    return Recovery(uncertain, taken, len(free))
+
+
+def load_recipient(conn: sqlite3.Connection, token_or_id: str | int) -> Recipient:
+    """Return the recipient with this public id (a string) or this internal one; raises ``NotFound``."""
+    # index recipients_token, or primary key
+    column = "token" if isinstance(token_or_id, str) else "id"
+    row = conn.execute(f"{_SELECT} WHERE r.{column} = ?", (_key(token_or_id),)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no message {token_or_id}")
+    return recipients_of([row])[0]
+
+
+def list_recipients_of_message(conn: sqlite3.Connection, message_id: int) -> list[Recipient]:
+    """Return all recipients of one message, in the order of their ids."""
+    # index recipients_message
+    return recipients_of(conn.execute(f"{_SELECT} WHERE r.message_id = ? ORDER BY r.id", (message_id,)))
+
+
+def find_recipients(
+    conn: sqlite3.Connection,
+    *,
+    tenant_id: str | None = None,
+    statuses: Iterable[Status] = (),
+    domain: str | None = None,
+    address: str | None = None,
+    message_id: int | None = None,
+    page: int = 1,
+    per_page: int = 50,
+) -> list[Recipient]:
+    """Return one page of the recipients that match everything given, newest first; see ``find``."""
+    filters = find.Filters(
+        tenant_id=tenant_id, statuses=tuple(statuses), domain=domain, address=address, message_id=message_id
+    )
+    return find.page(conn, filters, page, per_page)
+
+
+def select_for_operation(
+    conn: sqlite3.Connection,
+    *,
+    tokens: Sequence[str] = (),
+    tenant_id: str | None = None,
+    statuses: Iterable[Status] = (),
+    domain: str | None = None,
+    address: str | None = None,
+    limit: int = 1000,
+) -> list[Recipient]:
+    """Return recipients that no delivery has in hand, for an operator to hold, release or end.
+
+    With ``tokens`` just these, else the newest ``limit`` that match. What is in hand is left out: its delivery
+    decides first.
+    """
+    wanted = tuple(statuses)
+    if not tokens:
+        filters = find.Filters(tenant_id=tenant_id, statuses=wanted, domain=domain, address=address, idle=True)
+        return find.page(conn, filters, 1, limit)
+    key = None if address is None else address_key(address)
+
+    def fits(one: Recipient) -> bool:
+        return (
+            (tenant_id is None or one.message.tenant_id == tenant_id)
+            and (not wanted or one.status in wanted)
+            and (domain is None or one.domain == domain)
+            and (key is None or address_key(one.address) == key)
+        )
+
+    found: list[Recipient] = []
+    for token in tokens[:limit]:
+        # index recipients_token
+        rows = conn.execute(f"{_SELECT} WHERE r.token = ? AND r.lease = 0", (text(token),)).fetchall()
+        found += filter(fits, recipients_of(rows))
+    return found
+
+
+def in_hand(conn: sqlite3.Connection, recipient_id: int) -> bool:
+    """Return whether a delivery has this recipient now."""
+    # primary key of recipients
+    row = conn.execute("SELECT lease FROM recipients WHERE id = ?", (recipient_id,)).fetchone()
+    return row is not None and row[0] != 0
+
+
+def _key(token_or_id: str | int) -> str | int | None:
+    return text(token_or_id) if isinstance(token_or_id, str) else token_or_id

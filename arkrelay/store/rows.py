@@ -1,0 +1,193 @@
+"""Between rows and the types of ``model``: the columns in one place, and what they turn into."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from arkrelay.model.address import address_key
+from arkrelay.model.attempt import BounceClass
+from arkrelay.model.event import Event, EventKind
+from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
+from arkrelay.store.connection import text
+
+MESSAGE_COLUMNS = (
+    "id, tenant_id, door, credential, accepted_at, message_id, author, author_domain, return_path, subject, tag,"
+    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at"
+)
+_MESSAGE_FIELDS = 18
+_RECIPIENT_FIELDS = (
+    "id, token, address, domain, destination, status, attempts, due_at, reason, hold_reason, bounce_class, notify,"
+    " orcpt, uncertain"
+)
+# the message `m` first, then the recipient `r`
+BOTH = ", ".join(
+    [f"m.{name}" for name in MESSAGE_COLUMNS.split(", ")] + [f"r.{name}" for name in _RECIPIENT_FIELDS.split(", ")]
+)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+def message_row(message: Message, *, large: bool) -> tuple[object, ...]:
+    """Return the message as a row of ``messages``."""
+    return (
+        message.id,
+        message.tenant_id,
+        message.door.value,
+        message.credential,
+        message.accepted_at,
+        text(message.message_id),
+        text(message.author),
+        text(message.author_domain),
+        text(message.return_path),
+        text(message.subject),
+        text(message.tag),
+        json_text(message.metadata) if message.metadata else None,
+        message.size_bytes,
+        message.eight_bit,
+        message.smtputf8,
+        text(message.ret),
+        text(message.envid),
+        message.expires_at,
+        large,
+    )
+
+
+def recipient_row(recipient: Recipient, lease: int) -> tuple[object, ...]:
+    """Return the recipient as a row of ``recipients``; ``lease`` is the epoch that has it in hand, or 0."""
+    message = recipient.message
+    address = text(recipient.address) or ""
+    return (
+        recipient.id,
+        message.id,
+        message.tenant_id,
+        message.accepted_at,
+        recipient.token,
+        address,
+        address_key(address),
+        text(recipient.domain),
+        text(recipient.destination),
+        recipient.status.value,
+        recipient.attempts,
+        recipient.due_at,
+        lease,
+        message.accepted_at,
+        text(recipient.reason),
+        recipient.hold_reason and recipient.hold_reason.value,
+        recipient.bounce_class and recipient.bounce_class.value,
+        text(recipient.notify),
+        text(recipient.orcpt),
+        recipient.uncertain,
+    )
+
+
+def recipient_of(row: Sequence[Any], messages: dict[int, Message]) -> Recipient:
+    """Return the recipient of a row of ``BOTH``; recipients of one message share it through ``messages``."""
+    message = messages.get(row[0])
+    if message is None:
+        message = messages[row[0]] = message_of(row)
+    (
+        *_,
+        id_,
+        token,
+        address,
+        domain,
+        destination,
+        status,
+        attempts,
+        due_at,
+        reason,
+        hold_reason,
+        bounce_class,
+        notify,
+        orcpt,
+        uncertain,
+    ) = row
+    return Recipient(
+        id=id_,
+        message=message,
+        token=token,
+        address=address,
+        domain=domain,
+        destination=destination,
+        status=Status(status),
+        attempts=attempts,
+        due_at=due_at,
+        reason=reason,
+        hold_reason=None if hold_reason is None else HoldReason(hold_reason),
+        bounce_class=None if bounce_class is None else BounceClass(bounce_class),
+        notify=notify,
+        orcpt=orcpt,
+        uncertain=uncertain,
+    )
+
+
+def recipients_of(rows: Iterable[Sequence[Any]]) -> list[Recipient]:
+    """Return the recipients of rows of ``BOTH``."""
+    messages: dict[int, Message] = {}
+    return [recipient_of(row, messages) for row in rows]
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    """Return the message of a row that begins with ``MESSAGE_COLUMNS``."""
+    (
+        id_,
+        tenant_id,
+        door,
+        credential,
+        accepted_at,
+        message_id,
+        author,
+        author_domain,
+        return_path,
+        subject,
+        tag,
+        metadata,
+        size_bytes,
+        eight_bit,
+        smtputf8,
+        ret,
+        envid,
+        expires_at,
+    ) = row[:_MESSAGE_FIELDS]
+    return Message(
+        id=id_,
+        tenant_id=tenant_id,
+        door=Door(door),
+        credential=credential,
+        accepted_at=accepted_at,
+        message_id=message_id,
+        author=author,
+        author_domain=author_domain,
+        return_path=return_path,
+        subject=subject,
+        tag=tag,
+        metadata={} if metadata is None else json.loads(metadata),
+        size_bytes=size_bytes,
+        eight_bit=bool(eight_bit),
+        smtputf8=bool(smtputf8),
+        ret=ret,
+        envid=envid,
+        expires_at=expires_at,
+    )
+
+
+def event_row(event: Event) -> tuple[object, ...]:
+    """Return the event as a row of ``events`` without its sequence number."""
+    return (
+        event.kind.value,
+        event.at,
+        event.tenant_id,
+        event.message_id,
+        event.recipient_id,
+        json_text(event.data) if event.data else "{}",
+    )
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """Return the event of a row (kind, at, tenant_id, message_id, recipient_id, data)."""
+    kind, at, tenant_id, message_id, recipient_id, data = row
+    return Event(EventKind(kind), at, tenant_id, message_id, recipient_id, json.loads(data))
+
+
+def json_text(value: object) -> str:
+    """Return ``value`` as JSON that SQLite can store, whatever a peer put into its strings."""
+    return text(_encode(value)) or ""

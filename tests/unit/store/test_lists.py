@@ -1,0 +1,66 @@
+"""Suppressions, domain states, credentials and notes."""
+
+from unit.store.build import NOW
+
+from arkrelay.model.domain import DomainState
+from arkrelay.store import lists
+from arkrelay.store.database import Store
+
+
+async def test_a_suppression_is_one_per_address_whatever_its_case(store: Store) -> None:
+    first = await store.write(lambda db: lists.add_suppression(db, "acme", "Bob@Dest.test", "asked", NOW))
+    again = await store.write(lambda db: lists.add_suppression(db, "acme", "bob@dest.TEST", "asked twice", NOW + 1))
+    assert (again.id, again.reason, again.created_at, again.automatic) == (first.id, "asked twice", NOW, False)
+    assert await store.read(lambda conn: lists.get_suppression(conn, "beta", "bob@dest.test")) is None
+    keys = [f"{n}@x.test" for n in range(1200)] + ["bob@dest.test", "\udcff"]
+    assert await store.read(lambda conn: lists.suppressed_among(conn, "acme", keys)) == {
+        "bob@dest.test": "asked twice"
+    }
+    assert await store.write(lambda db: lists.remove_suppression(db, "acme", "BOB@dest.test"))
+    assert not await store.write(lambda db: lists.remove_suppression(db, "acme", "BOB@dest.test"))
+
+
+async def test_an_automatic_entry_neither_replaces_nor_lifts_a_persons(store: Store) -> None:
+    await store.write(lambda db: lists.add_suppression(db, "acme", "a@x.test", "asked", NOW))
+    assert not await store.write(lambda db: lists.suppress(db, "acme", "a@x.test", "hard fail", NOW))
+    assert not await store.write(lambda db: lists.unsuppress(db, "acme", "a@x.test"))
+    found = await store.read(lambda conn: lists.get_suppression(conn, "acme", "a@x.test"))
+    assert found is not None
+    assert found.reason == "asked"
+    assert await store.write(lambda db: lists.suppress(db, "acme", "b@x.test", "hard fail", NOW))
+    await store.write(lambda db: lists.add_suppression(db, "acme", "b@x.test", "asked", NOW))
+    assert not await store.write(lambda db: lists.unsuppress(db, "acme", "b@x.test"))  # a person's now
+
+
+async def test_suppressions_are_listed_newest_first(store: Store) -> None:
+    for n in range(5):
+        await store.write(lambda db, n=n: lists.add_suppression(db, "acme", f"{n}@x.test", "r", NOW + n))  # type: ignore[misc] # n's type
+    await store.write(lambda db: lists.add_suppression(db, "beta", "z@x.test", "r", NOW))
+    found, total = await store.read(lambda conn: lists.list_suppressions(conn, "acme", 2, 2))
+    assert ([one.address for one in found], total) == (["2@x.test", "1@x.test"], 5)
+    assert await store.read(lambda conn: lists.list_suppressions(conn, "acme", 9, 2)) == ([], 5)
+
+
+async def test_domain_states_are_kept_by_tenant_and_domain(store: Store) -> None:
+    state = DomainState("acme", "x.test", spf="OK", dkim="Missing", dkim_error="no key", checked_at=NOW)
+    await store.write(lambda db: lists.set_domain_state(db, state))
+    await store.write(lambda db: lists.set_domain_state(db, DomainState("beta", "x.test")))
+    assert await store.read(lambda conn: lists.get_domain_state(conn, "acme", "x.test")) == state
+    assert set(await store.read(lists.all_domain_states)) == {("acme", "x.test"), ("beta", "x.test")}
+    await store.write(lambda db: lists.remove_domain_state(db, "acme", "x.test"))
+    assert await store.read(lambda conn: lists.get_domain_state(conn, "acme", "x.test")) is None
+
+
+async def test_last_use_only_moves_forward(store: Store) -> None:
+    for at in (NOW, NOW + 5, NOW + 1):
+        await store.write(lambda db, at=at: lists.set_last_used(db, "acme", "app", at))  # type: ignore[misc] # at's type
+    assert await store.read(lambda conn: lists.last_used(conn, "acme")) == {"app": NOW + 5}
+    assert await store.read(lambda conn: lists.last_used(conn, "beta")) == {}
+
+
+async def test_notes_are_kept_and_forgotten(store: Store) -> None:
+    await store.write(lambda db: lists.set_note(db, "a", "1"))
+    await store.write(lambda db: lists.set_note(db, "a", "2"))
+    assert await store.read(lambda conn: lists.get_note(conn, "a")) == "2"
+    await store.write(lambda db: lists.set_note(db, "a", None))
+    assert await store.read(lambda conn: lists.get_note(conn, "a")) is None

@@ -1,0 +1,181 @@
+"""Retention, and content: what is old goes in small steps, what is undelivered stays."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from unit.store.build import NOW, accept, count, load, settle
+
+from arkrelay.model.errors import NotFound, StoreError
+from arkrelay.model.event import Event, EventKind
+from arkrelay.model.message import Recipient, Status
+from arkrelay.model.settings import Retention
+from arkrelay.store import bodies, history, lists, prune, queue, usage
+from arkrelay.store.database import Store
+
+DAY = 86400.0
+LARGE = b"y" * (bodies.BLOB_BYTES + 1)
+
+
+async def prune_all(store: Store, now: float, step: int = 3) -> int:
+    steps = 1
+    while await store.write(lambda db: prune.prune_step(db, now, Retention(), step)):
+        steps += 1
+        assert steps < 100
+    return steps
+
+
+async def accept_large(store: Store, **more: object) -> Recipient:
+    message_id = store.new_message_id() + 1  # the next one, which `accept` takes
+    await store.save_large(message_id, LARGE)
+    one = await accept(store, content=None, **more)  # type: ignore[arg-type] # keyword arguments of accept
+    assert one.message.id == message_id
+    return one
+
+
+async def has_content(store: Store, one: Recipient) -> bool:
+    return await store.read(lambda conn: bodies.has_content(conn, one.message.id))
+
+
+async def test_content_goes_first_then_the_message_then_nothing_is_left(store: Store) -> None:
+    done = [await accept(store, at=NOW + n) for n in range(10)]
+    large = await accept_large(store)
+    for one in [*done, large]:
+        await settle(store, one)
+    file = bodies.path_of(store.directory, large.message.id)
+    assert await store.read(lambda conn: bodies.load(conn, large.message.id)) == LARGE
+
+    assert await prune_all(store, NOW + 29 * DAY) == 1
+    assert await has_content(store, large)
+    assert await prune_all(store, NOW + 31 * DAY) > 3
+    assert not file.exists()
+    assert not await has_content(store, large)
+    assert await store.read(lambda conn: count(conn, "bodies")) == 0
+    with pytest.raises(NotFound):
+        await store.read(lambda conn: bodies.load(conn, large.message.id))
+    assert await store.read(lambda conn: count(conn, "recipients")) == 11
+
+    await prune_all(store, NOW + 61 * DAY)
+    for table in ("messages", "recipients", "attempts", "events"):
+        assert await store.read(partial(count, table=table)) == 0
+    assert sum((await store.read(usage.totals)).values()) == 0
+    assert await prune_all(store, NOW + 62 * DAY) == 1
+
+
+@pytest.mark.parametrize("state", ["pending", "softfail", "held", "leased"])
+async def test_undelivered_mail_keeps_everything_whatever_its_age(store: Store, state: str) -> None:
+    one = await accept(store, leased=state == "leased", status=Status.HELD if state == "held" else Status.PENDING)
+    large = await accept_large(store)
+    if state == "softfail":
+        await settle(store, one, Status.SOFTFAIL, due_at=NOW + 5)
+    after = await accept(store)
+    await settle(store, after)
+    await prune_all(store, NOW + 400 * DAY, step=1)
+    for kept in (one, large):
+        assert (await load(store, kept)).id == kept.id
+        assert await has_content(store, kept)
+    assert await store.read(lambda conn: count(conn, "messages")) == 2
+
+
+async def test_ids_of_what_was_forgotten_are_not_given_again(state_dir: Path) -> None:
+    store = Store.open(state_dir)
+    one = await accept(store)
+    await settle(store, one)
+    await prune_all(store, NOW + 61 * DAY)
+    assert await store.read(lambda conn: count(conn, "recipients")) == 0
+    store.close()
+    store = Store.open(state_dir)
+    assert store.new_message_id() > one.message.id
+    assert store.new_recipient_id() > one.id
+    await store.write(lambda db: history.insert_events(db, [Event(EventKind.SENT, NOW)]))
+    assert (await store.read(history.last_event)) == 3  # a number is not given twice either
+    store.close()
+
+
+async def test_expired_held_mail_is_returned_the_oldest_first(store: Store) -> None:
+    new = await accept(store, status=Status.HELD, at=NOW + 100)
+    old = await accept(store, status=Status.HELD, at=NOW)
+    await accept(store)
+    found = await store.read(lambda conn: prune.expired_held(conn, NOW + 101))
+    assert [one.id for one in found] == [old.id, new.id]
+    assert await store.read(lambda conn: prune.expired_held(conn, NOW)) == []
+
+
+async def test_the_file_shrinks_after_deletes(store: Store) -> None:
+    for _ in range(100):
+        await settle(store, await accept(store, content=b"x" * 100_000))
+    pages = await store.read(lambda conn: conn.execute("PRAGMA page_count").fetchone()[0])
+    await prune_all(store, NOW + 31 * DAY, step=50)
+    steps = 1
+    while await store.write(prune.vacuum_step):
+        steps += 1
+    assert steps < pages / prune.PAGES + 1
+    left = await store.read(lambda conn: conn.execute("PRAGMA page_count").fetchone()[0])
+    assert left < pages / 5
+    assert not await store.write(prune.vacuum_step)
+
+
+async def test_orphans_are_removed(store: Store) -> None:
+    kept = await accept(store)
+    await store.write(lambda db: db.execute("INSERT INTO bodies VALUES (99, x'00')"))
+    await store.write(lambda db: history.insert_attempt(db, 99, Status.SENT, None, NOW, "", None))
+    assert await store.write(prune.remove_orphans) == 2
+    assert await store.write(prune.remove_orphans) == 0
+    assert await has_content(store, kept)
+
+
+async def test_files_without_a_row_are_swept_at_start(state_dir: Path) -> None:
+    store = Store.open(state_dir)
+    kept = await accept_large(store)
+    await store.save_large(999, LARGE)
+    half = bodies.path_of(state_dir, 998).with_suffix(".new")
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"half")
+    await store.save_large(1000, LARGE)
+    store.remove_large(1000)
+    assert not bodies.path_of(state_dir, 1000).exists()
+    store.close()
+    store = Store.open(state_dir)
+    files = sorted(path.name for path in (state_dir / "bodies").glob("*/*"))
+    assert files == [f"{kept.message.id}.eml"]
+    assert await store.read(lambda conn: bodies.load(conn, kept.message.id)) == LARGE
+    bodies.path_of(state_dir, kept.message.id).unlink()
+    with pytest.raises(NotFound):
+        await store.read(lambda conn: bodies.load(conn, kept.message.id))
+    store.close()
+
+
+async def test_a_large_body_that_cannot_be_saved_leaves_nothing(store: Store) -> None:
+    (store.directory / "bodies").write_text("in the way")
+    with pytest.raises(StoreError):
+        await store.save_large(5, LARGE)
+    assert bodies.is_large(len(LARGE))
+    assert not bodies.is_large(bodies.BLOB_BYTES)
+
+
+async def test_a_message_that_is_not_inserted_keeps_its_file_out_of_sight(store: Store) -> None:
+    await store.save_large(77, LARGE)
+    with pytest.raises(NotFound):
+        await store.read(lambda conn: bodies.load(conn, 77))
+    assert not await store.read(lambda conn: bodies.has_content(conn, 77))
+
+
+async def test_old_notes_on_hosts_and_usage_go(store: Store) -> None:
+    await store.write(lambda db: lists.set_clear_text(db, "mx.test", NOW + 5))
+    await accept(store)
+    assert await store.read(lambda conn: lists.clear_text_hosts(conn, NOW)) == {"mx.test": NOW + 5}
+    await prune_all(store, NOW + 6)
+    assert await store.read(lambda conn: lists.clear_text_hosts(conn, 0)) == {}
+    assert (await store.read(lambda conn: usage.used_since(conn, "acme", 0)))["accepted"] == 1
+    await prune_all(store, NOW + 500 * DAY)
+    assert (await store.read(lambda conn: usage.used_since(conn, "acme", 0)))["accepted"] == 0
+
+
+async def test_usage_is_kept_by_the_hour(store: Store) -> None:
+    for at in (NOW, NOW + 10, NOW + 3600):
+        await settle(store, await accept(store, at=at), at=at)
+    await store.write(lambda db: queue.apply(db, []))
+    hours = await store.read(lambda conn: usage.list_usage(conn, "acme", NOW, NOW + 7200))
+    assert [(hour - usage.hour_of(NOW), counts["sent"]) for hour, counts in hours] == [(0, 2), (3600, 1)]
+    assert (await store.read(lambda conn: usage.used_since(conn, "acme", NOW + 3600)))["accepted"] == 1
+    assert (await store.read(lambda conn: usage.used_since(conn, "nobody", 0)))["accepted"] == 0
