@@ -32,7 +32,9 @@ _COMMENT = rb"\([^()<>@,;:\\\"]*+\)"
 _BARE = re.compile(rb"([^\s<>()\",;:\\\[\]]++)(?:[ \t]*+(" + _COMMENT + rb"))?")
 _NAMED = re.compile(rb"([^<>]*+)<([^\s<>()\",;:\\\[\]]++)>")
 # A phrase: atoms, dots, quoted strings and plain comments (RFC 5322 §3.2.5, §4.1 obs-phrase), UTF-8 (RFC 6532).
-_PHRASE = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff \t-]++|\"(?:[^\"\\]|\\.)*+\"|" + _COMMENT + rb")*+")
+# Its alternatives begin differently, so it need not be possessive: before Python 3.11.5 such a group matches too much
+# (CPython issue 106052).
+_PHRASE = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff \t-]++|\"(?:[^\"\\]++|\\.)*\"|" + _COMMENT + rb")*")
 _WORD = re.compile(rb"=\?[!->@-~]{1,40}\?(?:[Qq]\?[!->@-~]*+|[Bb]\?[A-Za-z0-9+/]*+={0,2})\?=")
 # Nearly every From: a name of plain words, in quotes or not, or none. What matches needs none of the checks below.
 _USUAL = re.compile(rb"(?:(\"?)([A-Za-z0-9][A-Za-z0-9 ._'-]*)\1 )?<([A-Za-z0-9._+=-]++@[A-Za-z0-9.-]++)>")

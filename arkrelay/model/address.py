@@ -22,10 +22,11 @@ LABEL_OCTETS = 63  # RFC 1035 §2.3.4
 TEXT_LIMIT = 1000  # nothing longer can hold an address: 64 quoted pairs, a U-label form of 253 octets
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"  # RFC 5322 §3.2.3
-_DOT_ATOM = rf"[{_ATEXT}]++(?:\.[{_ATEXT}]++)*+"
+# A possessive group would save some backtracking, but matches too much before Python 3.11.5 (CPython issue 106052).
+_DOT_ATOM = rf"[{_ATEXT}]++(?:\.[{_ATEXT}]++)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # The last label starts with a letter here, which excludes IPv4 addresses; `_check_ascii_domain` knows the rest.
-_NAME = rf"(?:{_LABEL}\.)*+[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"
+_NAME = rf"(?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"
 
 _PLAIN = re.compile(rf"({_DOT_ATOM})@({_NAME})")
 _PLAIN_PATH = re.compile(rf"<({_DOT_ATOM})@({_NAME})>(?: (.*))?", re.DOTALL)

@@ -125,6 +125,7 @@ class Accepted:
     message_id: int
     tokens: tuple[str, ...]
     held: HoldReason | None = None
+    message_id_header: str = ""  # with angle brackets
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ opens or shuts a door. What a tenant has sent is counted by others, in the trans
 here is only the judgement about two numbers. A limit of 0 means none, as in every configuration file.
 """
 
+import ipaddress
 from array import array
 from bisect import bisect_right
 from collections.abc import Hashable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 WARN_SHARE = 0.9  # Ark contract §8.4: `approaching` above 90 %
 MAX_KEYS = 4096  # keys that one window remembers; 4096 times 300 doubles are 10 MB
@@ -123,3 +125,21 @@ def month_start(now: float) -> float:
 def hour_end(now: float) -> float:
     """Return the next top of the hour, when hourly limits start anew (Ark contract §8.4)."""
     return hour_start(now) + 3600
+
+
+@lru_cache(maxsize=4096)
+def is_trusted(address: str, networks: tuple[str, ...]) -> bool:
+    """Return whether the limits leave this client address alone; the client of a unix socket (empty) always is."""
+    if not address:
+        return True
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return any((mapped or parsed) in network for network in _parsed(networks))
+
+
+@lru_cache(maxsize=16)
+def _parsed(networks: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(network, strict=False) for network in networks)

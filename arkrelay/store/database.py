@@ -107,10 +107,14 @@ class Store:
         written; an ``essential`` job waits instead until it can be written or the store is closed.
         Cancelling the caller does not recall the job.
         """
+        return await self.begin(job, essential=essential)
+
+    def begin(self, job: Callable[[Connection], T], *, essential: bool = False) -> asyncio.Future[T]:
+        """Start a ``write`` and return its future, for a caller that must see the end even if it is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._writer.submit(Waiting(job, loop, future, essential=essential))
-        return await future
+        return future
 
     def write_later(self, job: Callable[[Connection], object], done: Done | None = None) -> None:
         """Run ``job`` with the next batch, at the latest after 50 ms; it counts as essential.

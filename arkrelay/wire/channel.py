@@ -38,6 +38,7 @@ class Channel(asyncio.Protocol):
 
     __slots__ = (
         "_deadline",
+        "_early",
         "_loop",
         "_timeout_s",
         "_timer",
@@ -54,6 +55,7 @@ class Channel(asyncio.Protocol):
         self._loop = loop
         self.parser = ReplyParser()
         self.owner: Owner | None = None
+        self._early: list[bytes] = []  # came before anybody listened: a greeting may be quicker than we are
         self.transport: asyncio.Transport | None = None
         self.paused = False  # the transport's buffer is full
         self.ended: tuple[FailureKind, str] | None = None
@@ -71,7 +73,10 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand on the replies that ``data`` completes."""
-        if self.ended is None and self.owner is not None:
+        if self.owner is None:
+            if self.ended is None:
+                self._early.append(data)
+        elif self.ended is None:
             self.owner.heard(self.parser.feed(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -100,6 +105,12 @@ class Channel(asyncio.Protocol):
         """Send ``data``, now or when the peer reads."""
         if self.transport is not None:
             self.transport.write(data)
+
+    def listen(self) -> None:
+        """Hand the owner what came before there was one."""
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
 
     def end(self, kind: FailureKind, detail: str) -> None:
         """Close at once and tell the owner, the first time that it is called."""

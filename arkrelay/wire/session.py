@@ -153,8 +153,9 @@ class Session:
         that was not asked yet, and must not be taken for the answer to what we say next.
         """
         if self._quitting:
-            if (replies or self._channel.parser.broken) and self._channel.transport is not None:
-                self._channel.transport.close()
+            transport = self._channel.transport
+            if (replies or self._channel.parser.broken) and transport is not None and not transport.is_closing():
+                transport.close()  # never twice: a TLS transport of Python 3.11.2 could not be aborted any more
             return
         asked, under_way = self._unanswered, len(self._line)
         for reply in replies[:asked]:

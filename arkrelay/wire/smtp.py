@@ -79,7 +79,9 @@ class _Dialogue:
         if line is not None:
             self._channel.write(line + b"\r\n")
         self._channel.arm(timeout_s)  # the deadline is the channel's: it ends the wait, in ``lost``
-        return await self._waiter
+        waiter = self._waiter
+        self._channel.listen()
+        return await waiter
 
     def heard(self, replies: list[Heard]) -> None:
         waiter, parser = self._waiter, self._channel.parser

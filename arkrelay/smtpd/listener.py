@@ -1,0 +1,187 @@
+"""The sockets of all SMTP doors: bound at start, drained at the end."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from arkrelay.base.metrics import Metrics
+from arkrelay.base.tasks import Tasks
+from arkrelay.config.addresses import parse_endpoint
+from arkrelay.config.live import Live
+from arkrelay.model.errors import ConfigError
+from arkrelay.model.settings import Listen
+from arkrelay.relay.submit import Submitter
+from arkrelay.smtpd.bounces import BouncesSession
+from arkrelay.smtpd.connection import CLOSE_S, Connection
+from arkrelay.smtpd.session import SubmissionSession
+from arkrelay.smtpd.shared import Shared
+from arkrelay.wire.tls import ServerCertificate
+
+log = structlog.get_logger()
+
+SESSIONS: Final[Mapping[str, type[Connection]]] = {
+    "submission": SubmissionSession,
+    "submissions": SubmissionSession,
+    "bounces": BouncesSession,
+}
+BACKLOG: Final = 256  # asyncio accepts up to so many in one turn of the loop
+SEND_BUFFER_BYTES: Final = 65_536  # replies are short; a client that never reads would be given 4 MB of kernel memory
+SOCKET_MODE: Final = 0o660
+MANY_DESCRIPTORS: Final = 65_536  # where the system sets no limit
+
+
+class Doors:
+    """Every SMTP listener of the configuration, and the connections that came in through them."""
+
+    def __init__(
+        self,
+        live: Live,
+        submitter: Submitter,
+        certificate: ServerCertificate | None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        # Half of our descriptors stay for delivery, the database and REST, whoever knocks here.
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MANY_DESCRIPTORS if descriptors == resource.RLIM_INFINITY else descriptors
+        self._shared = Shared(live, submitter, certificate, metrics, max(16, most // 2))
+        self._servers: list[asyncio.Server] = []
+        self._unix_paths: list[tuple[Path, int]] = []  # with their inode: another process may have replaced it
+        self._addresses: list[tuple[str, str]] = []
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """The service and bound address of each socket; a port 0 of the configuration is the real one here."""
+        return list(self._addresses)
+
+    @property
+    def sessions(self) -> int:
+        """How many connections are open."""
+        return len(self._shared.sessions)
+
+    @property
+    def commits(self) -> Tasks:
+        """Messages on their way to the disk; some have lost their client."""
+        return self._shared.commits
+
+    async def start(self, inherited: Mapping[str, socket.socket] | None = None) -> None:
+        """Bind and listen, or raise ``ConfigError`` naming the address, with nothing left bound.
+
+        ``inherited`` are sockets of systemd, named by the address of their ``[[listen]]`` or by its service; each
+        serves the first listener that it fits.
+        """
+        given = dict(inherited or {})
+        snapshot = self._shared.live.snapshot
+        try:
+            for listen in snapshot.listeners:
+                if listen.service not in SESSIONS:
+                    continue
+                passed = given.pop(listen.address, None) or given.pop(listen.service, None)
+                try:
+                    sockets = [passed] if passed is not None else await self._bind(listen)
+                except (OSError, ValueError) as exc:
+                    raise ConfigError(snapshot.path, "listen", f"cannot listen on {listen.address}: {exc}") from exc
+                for sock in sockets:
+                    await self._serve(listen, sock)
+        except BaseException:
+            self._close_servers()
+            raise
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, let transactions finish for ``timeout_s``, then drop what is left.
+
+        Idle clients hear 421. On return no connection is open; messages that were being committed have been,
+        unless even that took longer than ``timeout_s``.
+        """
+        self._shared.stopping = True
+        self._close_servers()
+        for session in list(self._shared.sessions):
+            session.stop()
+        loop = asyncio.get_running_loop()
+        end_at = loop.time() + timeout_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end_at):
+                await self._shared.emptied()
+        await self._shared.commits.wait(max(0.0, end_at - loop.time()))
+        for session in list(self._shared.sessions):
+            session.abort()
+        with contextlib.suppress(TimeoutError):  # an abort is a matter of one turn of the loop
+            async with asyncio.timeout(CLOSE_S):
+                await self._shared.emptied()
+
+    async def _bind(self, listen: Listen) -> list[socket.socket]:
+        endpoint = parse_endpoint(listen.address)
+        if endpoint.path is not None:
+            sock, inode = _bind_unix(endpoint.path)
+            self._unix_paths.append((endpoint.path, inode))
+            return [sock]
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        sockets: list[socket.socket] = []
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                sock = socket.socket(family, kind, protocol)
+                sockets.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(address)
+        except OSError:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+    async def _serve(self, listen: Listen, sock: socket.socket) -> None:
+        sock.setblocking(False)  # noqa: FBT003 -- the socket module's own signature
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
+        loop, shared, kind = asyncio.get_running_loop(), self._shared, SESSIONS[listen.service]
+
+        def connection() -> Connection:
+            return kind(listen, shared)
+
+        if sock.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(connection, sock=sock, backlog=BACKLOG)
+            bound = f"unix:{sock.getsockname()}"
+        else:
+            server = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
+            host, port = sock.getsockname()[:2]
+            bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._servers.append(server)
+        self._addresses.append((listen.service, bound))
+        log.info("listening", service=listen.service, address=bound)
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for path, inode in self._unix_paths:
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
+        self._unix_paths.clear()
+
+
+def _bind_unix(path: Path) -> tuple[socket.socket, int]:
+    """Return a socket bound to ``path``, for owner and group, and its inode; a dead process' one is replaced."""
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()  # nobody listens
+            else:
+                raise OSError("another process listens there")
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(str(path))
+        path.chmod(SOCKET_MODE)  # nobody can connect before listen()
+        return sock, path.stat().st_ino
+    except OSError:
+        sock.close()
+        raise
