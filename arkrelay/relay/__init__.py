@@ -1,0 +1,16 @@
+"""The path of a message, one module a hop; read top to bottom to know what happens to mail.
+
+``submit`` takes responsibility: admission, header clean-up, signature (``sign``), one write; when it
+returns, the message is on disk. ``queue`` decides which destination is served now and by how many
+connections; ``deliver`` plans, connects and sends, and reports what the peer said; ``settle`` says what that
+means and writes recipient, attempt, events and suppression in one transaction.
+
+Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
+anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``upkeep`` (retention,
+held mail that expires, disk space).
+
+The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
+is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped
+journal: a process that is killed leaves it behind at no cost per message, so a restart knows which recipients
+are ``uncertain`` and which the peer had already taken.
+"""

@@ -1,0 +1,248 @@
+"""One connection's life in the service of one lane.
+
+Plan, connect, then keep up to two transactions going: the second one's commands are written right behind the
+first one's final dot (RFC 2920 §3.1), so a kept connection costs no round trip per message. When the lane is
+empty the connection stays for ``delivery.idle_connection`` and then says QUIT. A host that cannot be reached
+is one failed attempt for everything of the lane that is due, and the lane rests a while.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import structlog
+
+from arkrelay.config.live import Live
+from arkrelay.model.attempt import Attempt
+from arkrelay.model.errors import ArkrelayError, StoreError
+from arkrelay.model.message import Recipient
+from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
+from arkrelay.policy.schedule import Lane
+from arkrelay.relay.capture import Capture
+from arkrelay.relay.deliver import Courier, NotConnected
+from arkrelay.relay.queue import Queue
+from arkrelay.relay.settle import Settler
+from arkrelay.store.journal import Journal
+from arkrelay.wire.smtp import Session
+
+log = structlog.get_logger()
+
+OUTSTANDING = 2  # transactions in flight on one connection
+PERMANENT = frozenset({FailureKind.NO_DOMAIN, FailureKind.NULL_MX, FailureKind.NO_ADDRESS, FailureKind.LOOP})
+
+
+class Connection:
+    """A task's worth of delivery: made by the queue, run once."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        lane: Lane,
+        live: Live,
+        courier: Courier,
+        settler: Settler,
+        journal: Journal,
+        capture: Capture,
+    ) -> None:
+        self._queue = queue
+        self._lane = lane
+        self._live = live
+        self._courier = courier
+        self._settler = settler
+        self._journal = journal
+        self._capture = capture
+        self._awake = asyncio.Event()
+        self._outstanding = 0
+        self._ended = 0
+        self._answered = False  # the peer has judged a message on this connection
+        self._site = ""
+        self._put_back: set[int] = set()
+        self.hungry = False
+        self.leaving = False
+
+    def wake(self) -> None:
+        """There may be something to do: mail, a full house, the end."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Serve the lane until it is empty or its destination does not want to be served."""
+        if self._live.snapshot.settings.delivery.mode == "capture":
+            await self._run_capture()
+            return
+        plan = await self._courier.plan(self._lane.destination)
+        if isinstance(plan, Failure):
+            await self._fail(NotConnected(plan, None, 0.0))
+            return
+        self._site = plan.site
+        if not self._queue.pace.may_connect(plan.site, time.time()):
+            self._wait_for_site(plan.site)
+            return
+        self._queue.pace.connected(plan.site)
+        try:
+            session = await self._courier.connect(plan)
+            if isinstance(session, NotConnected):
+                await self._fail(session)
+            else:
+                await self._serve(session)
+        finally:
+            self._queue.site_closed(plan.site)
+
+    async def _serve(self, session: Session) -> None:
+        started = 0
+        limit = self._live.snapshot.settings.delivery.messages_per_connection
+        self._lane.sessions += 1
+        try:
+            while True:
+                self._awake.clear()
+                while session.open and self._outstanding < OUTSTANDING and started < limit:
+                    recipient = await self._queue.next(self._lane)
+                    if recipient is None:
+                        break
+                    started += await self._start(session, recipient)
+                self.hungry = session.open and self._outstanding < OUTSTANDING and started < limit
+                if not self.hungry and self._lane.ready:
+                    self._queue.kick(self._lane)  # more waits than this connection can take now
+                if self._outstanding:
+                    await self._awake.wait()
+                elif not self.hungry or not await self._idle():
+                    break
+            self.hungry, self.leaving = False, True  # who comes now does not wait for the peer's answer to QUIT
+            await session.quit()
+        finally:
+            self._lane.sessions -= 1
+            self.hungry = False
+            session.abort()  # nothing after a QUIT; on cancelling, it ends what is in flight
+
+    async def _idle(self) -> bool:
+        """Return True when there is work again; False when it was idle too long or is wanted elsewhere."""
+        try:
+            async with asyncio.timeout(self._live.snapshot.settings.delivery.idle_connection_s):
+                while not self._queue.offers(self._lane):
+                    if self._queue.stopping or self._queue.site_wanted(self._site):
+                        return False
+                    await self._awake.wait()
+                    self._awake.clear()
+        except TimeoutError:
+            return False
+        return not self._queue.stopping
+
+    async def _start(self, session: Session, recipient: Recipient) -> int:
+        """Start one transaction; return 1, or 0 when it ended before it began."""
+        expires_at = recipient.message.expires_at
+        if expires_at is not None and expires_at <= time.time():
+            self._settle(recipient, Failure(FailureKind.EXPIRED, Stage.MAIL, "expired before it could be sent"))
+            return 0
+        try:
+            content = await self._courier.fit(recipient, await self._queue.content(recipient), session)
+        except StoreError as error:
+            self._queue.finished(recipient)
+            self._settle(recipient, Failure(FailureKind.STOPPED, Stage.MAIL, str(error)), finished=True)
+            return 0
+        except Exception as error:
+            log.exception("message_cannot_be_sent", id=recipient.token)
+            self._settle(recipient, Failure(FailureKind.INTERNAL, Stage.MAIL, f"{type(error).__name__}: {error}"))
+            return 0
+        self._outstanding += 1
+        try:
+            self._courier.send(session, recipient, content, self._when_ended(session, recipient))
+        except Exception as error:  # no room in the journal, or a bug: nothing was said to the peer
+            self._outstanding -= 1
+            log.exception("message_cannot_be_sent", id=recipient.token)
+            self._settle(recipient, Failure(FailureKind.INTERNAL, Stage.MAIL, f"{type(error).__name__}: {error}"))
+            return 0
+        return 1
+
+    def _when_ended(self, session: Session, recipient: Recipient) -> Callable[[Attempt, int, bool], None]:
+        def ended(attempt: Attempt, slot: int, untried: bool) -> None:  # noqa: FBT001 -- the courier's three facts
+            self._outstanding -= 1
+            self._awake.set()
+            if self._not_its_turn(recipient, attempt, untried=untried):
+                self._journal.end(slot)
+                self._put_back.add(recipient.id)
+                self._queue.put_back(self._lane, recipient)
+                return
+            self._ended += 1
+            self._judge_site(attempt, session)
+            self._settler.attempted(recipient, attempt, lambda: self._journal.end(slot))
+            self._queue.finished(recipient)
+
+        return ended
+
+    def _not_its_turn(self, recipient: Recipient, attempt: Attempt, *, untried: bool) -> bool:
+        """Return whether a kept connection ended before the peer looked at this message.
+
+        A peer may close after as many messages as it likes, by FIN or by 421: that says nothing of the next
+        message, which is sent again at once on a new connection, one time.
+        """
+        if attempt.past_dot or recipient.id in self._put_back:
+            return False
+        if self._queue.stopping:
+            return isinstance(attempt.result, Failure)
+        said_so = isinstance(attempt.result, Reply) and attempt.result.code == 421
+        return self._ended > 0 and (untried or said_so)
+
+    def _judge_site(self, attempt: Attempt, session: Session) -> None:
+        """Let the site rest when it says 421, or ends a connection that has brought nothing at all."""
+        result = attempt.result
+        if isinstance(result, Reply) and result.code != 421:
+            self._queue.pace.succeeded(self._site)
+            self._answered = True
+        elif not session.open and not (isinstance(result, Failure) and self._answered):
+            self._rest(str(result))
+
+    async def _fail(self, failed: NotConnected) -> None:
+        """Give everything that is due here the same failed attempt, and let the lane rest."""
+        if self._queue.schedule.refused_another(self._lane, time.time()):
+            return
+        candidate, result, failed_at = failed.candidate, failed.result, time.time()
+        if not (isinstance(result, Failure) and result.kind in PERMANENT):
+            self._rest(str(result))
+        while recipients := await self._queue.all_due(self._lane, failed_at):
+            for recipient in recipients:
+                attempt = Attempt(
+                    recipient.id,
+                    time.time() - failed.seconds,
+                    failed.seconds,
+                    failed.result,
+                    host=candidate.host if candidate else None,
+                    address=candidate.address if candidate else None,
+                    port=candidate.port if candidate else None,
+                )
+                self._settler.attempted(recipient, attempt)
+                self._queue.finished(recipient)
+            await asyncio.sleep(0)
+
+    def _rest(self, reason: str) -> None:
+        now = time.time()
+        dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
+        site = self._lane.rest_site = self._site or self._lane.destination
+        until = self._queue.pace.failed(site, now, dice)
+        self._queue.schedule.rest(self._lane, until, reason)
+
+    def _wait_for_site(self, site: str) -> None:
+        now = time.time()
+        at = self._queue.pace.next_connect_at(site, now)
+        if at > now:
+            self._lane.rest_site = site
+            self._queue.schedule.rest(self._lane, at, f"{site} did not answer a moment ago")
+        else:
+            self._queue.wait_for_site(self._lane, site)
+
+    def _settle(self, recipient: Recipient, failure: Failure, *, finished: bool = False) -> None:
+        self._settler.attempted(recipient, Attempt(recipient.id, time.time(), 0.0, failure))
+        if not finished:
+            self._queue.finished(recipient)
+
+    async def _run_capture(self) -> None:
+        while (recipient := await self._queue.next(self._lane)) is not None:
+            try:
+                content = await self._queue.content(recipient)
+                envelope = self._courier.envelope(recipient, len(content))
+                path = await asyncio.to_thread(self._capture.keep, recipient, envelope, content)
+                result: Reply | Failure = Reply(250, "2.0.0", f"captured in {path}", Stage.DOT)
+            except (OSError, ArkrelayError) as error:
+                result = Failure(FailureKind.INTERNAL, Stage.DATA, f"the capture box failed: {error}")
+            attempt = Attempt(recipient.id, time.time(), 0.0, result, host="capture")
+            self._settler.attempted(recipient, attempt)
+            self._queue.finished(recipient)

@@ -1,0 +1,85 @@
+"""How much each tenant has sent this hour and this month, exact under parallel senders.
+
+The numbers live in the database, written in the transaction that accepts the mail; here is a copy in memory
+that is read and raised in one step of the event loop, so two senders can never both take the last place.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from arkrelay.policy.limits import hour_start, month_start
+from arkrelay.store.database import Store
+from arkrelay.store.usage import used_since
+
+HOUR_S = 3600
+
+
+@dataclass(slots=True)
+class _Count:
+    hour: int
+    in_hour: int
+    month: tuple[int, int]
+    in_month: int
+    told: bool = False  # that the hour's limit is exceeded
+
+
+class Meter:
+    """Recipients accepted per tenant, in the current hour (from the top, UTC) and calendar month (UTC)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._counts: dict[str, _Count] = {}
+
+    async def load(self, tenant_ids: list[str]) -> None:
+        """Read what was used before this start; a tenant that is not loaded begins at zero."""
+        now = time.time()
+        for tenant_id in tenant_ids:
+            hour, month = await self._store.read(
+                lambda db, tenant_id=tenant_id: (  # type: ignore[misc]  # mypy cannot type a default in a lambda
+                    _used(used_since(db, tenant_id, hour_start(now))),
+                    _used(used_since(db, tenant_id, month_start(now))),
+                )
+            )
+            self._counts[tenant_id] = _Count(_hour(now), hour, _month(now), month)
+
+    def used(self, tenant_id: str, now: float) -> tuple[int, int]:
+        """Return the recipients of this hour and of this month."""
+        count = self._count(tenant_id, now)
+        return count.in_hour, count.in_month
+
+    def add(self, tenant_id: str, recipients: int, now: float) -> None:
+        """Count recipients; negative when their message did not come about after all."""
+        count = self._count(tenant_id, now)
+        count.in_hour = max(0, count.in_hour + recipients)
+        count.in_month = max(0, count.in_month + recipients)
+
+    def exceeded(self, tenant_id: str, now: float) -> bool:
+        """Return whether this is the first time in this hour that the limit held mail: one event tells it."""
+        count = self._count(tenant_id, now)
+        first, count.told = not count.told, True
+        return first
+
+    def _count(self, tenant_id: str, now: float) -> _Count:
+        count = self._counts.get(tenant_id)
+        if count is None:
+            count = self._counts[tenant_id] = _Count(_hour(now), 0, _month(now), 0)
+        if count.hour != _hour(now):
+            count.hour, count.in_hour, count.told = _hour(now), 0, False
+        if count.month != _month(now):
+            count.month, count.in_month = _month(now), 0
+        return count
+
+
+def _used(counts: Mapping[str, int]) -> int:
+    """Mail that was held at once was not sent, and does not use up a limit."""
+    return counts.get("accepted", 0) - counts.get("held", 0)
+
+
+def _hour(now: float) -> int:
+    return int(now // HOUR_S)
+
+
+def _month(now: float) -> tuple[int, int]:
+    moment = time.gmtime(now)
+    return moment.tm_year, moment.tm_mon

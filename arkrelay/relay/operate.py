@@ -1,0 +1,131 @@
+"""What a person may do to mail that waits, is held or has failed: retry, hold, release, delete.
+
+Each verb works on recipients that are not in a connection's hands at this moment; the others are left alone,
+because their peer may be taking them right now. A retry by a person passes over holds,
+the suppression list among them (Ark contract §8.1, RetryResult), and ends the rest of its destination.
+"""
+
+import sqlite3
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from arkrelay.model.errors import Conflict, NotFound
+from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
+from arkrelay.model.outcome import Outcome
+from arkrelay.relay import settle
+from arkrelay.relay.queue import Queue
+from arkrelay.store import bodies
+from arkrelay.store import queue as rows
+from arkrelay.store.database import Store
+
+BATCH = 500  # recipients in one write; more go in several
+
+
+class Verb(StrEnum):
+    """What is done to recipients, with the states to which it applies."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+    DELETE = "delete"
+
+
+APPLIES = {
+    Verb.RETRY: frozenset({Status.PENDING, Status.SOFTFAIL, Status.HARDFAIL, Status.BOUNCED, Status.HELD}),
+    Verb.HOLD: QUEUED,
+    Verb.RELEASE: frozenset({Status.HELD}),
+    Verb.DELETE: QUEUED | {Status.HELD},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which recipients a verb is for: just these public ids, or all that match."""
+
+    tokens: tuple[str, ...] = ()
+    tenant_id: str | None = None
+    statuses: frozenset[Status] = frozenset()
+    domain: str | None = None
+    address: str | None = None
+
+
+class Operator:
+    """The verbs. Choosing and changing are one write, so no delivery can begin in between."""
+
+    def __init__(self, store: Store, queue: Queue) -> None:
+        self._store = store
+        self._queue = queue
+
+    async def one(self, verb: Verb, token: str, tenant_id: str | None) -> Recipient:
+        """Do ``verb`` to one recipient; raises NotFound, or Conflict with the reason why not."""
+        recipient = await self._store.read(lambda db: rows.load_recipient(db, token))
+        if tenant_id not in {None, recipient.message.tenant_id}:
+            raise NotFound(f"there is no message {token}")
+        if recipient.status not in APPLIES[verb]:
+            raise Conflict(f"{token} is {recipient.status}: there is nothing to {verb}")
+        if verb is Verb.RETRY and not await self._store.read(lambda db: bodies.has_content(db, recipient.message.id)):
+            raise Conflict(f"the content of {token} is past its retention and was deleted")
+        if verb is Verb.RETRY:
+            self._queue.end_rests(recipient.destination)  # also when a connection has it in hand already
+        if not await self.many(verb, Selection(tokens=(token,))):
+            raise Conflict(f"{token} is being delivered at this moment")
+        return recipient
+
+    async def many(self, verb: Verb, selection: Selection) -> int:
+        """Do ``verb`` to what is selected and not in hand; return how many, and then it is on disk."""
+        now = time.time()
+        changed = 0
+        if verb is Verb.RETRY and not selection.tokens:
+            # What is pending is due already, and waits at most for the rest of its destination.
+            self._queue.end_rests(selection.domain)
+            wanted = (selection.statuses or APPLIES[verb]) - {Status.PENDING}
+            if not wanted:
+                return 0
+            selection = replace(selection, statuses=wanted)
+        while count := await self._batch(verb, selection, now):
+            changed += count
+            if selection.tokens:
+                break
+        return changed
+
+    async def _batch(self, verb: Verb, selection: Selection, now: float) -> int:
+        statuses = (selection.statuses or APPLIES[verb]) & APPLIES[verb]
+
+        def job(db: sqlite3.Connection) -> list[Outcome]:
+            found = rows.select_for_operation(
+                db,
+                tokens=selection.tokens,
+                tenant_id=selection.tenant_id,
+                statuses=statuses,
+                domain=selection.domain,
+                address=selection.address,
+                limit=BATCH,
+            )
+            outcomes = [_outcome(verb, one, now) for one in found]
+            rows.apply(db, outcomes)
+            return outcomes
+
+        if not statuses:
+            return 0
+        outcomes = await self._store.write(job)
+        for outcome in outcomes:
+            settle.log_outcome(outcome)
+            if outcome.due_at is not None:
+                self._queue.note_due(outcome.recipient.destination, outcome.due_at)
+        if verb is Verb.RETRY:
+            for destination in {outcome.recipient.destination for outcome in outcomes}:
+                self._queue.end_rests(destination)
+        return len(outcomes)
+
+
+def _outcome(verb: Verb, recipient: Recipient, now: float) -> Outcome:
+    match verb:
+        case Verb.RETRY:
+            return settle.release_at(recipient, now, "Put back into the queue by hand")
+        case Verb.RELEASE:
+            return settle.release_at(recipient, now, "Released by hand")
+        case Verb.HOLD:
+            return settle.hold(recipient, HoldReason.OPERATOR, "Held by hand", now)
+        case Verb.DELETE:
+            return settle.fail(recipient, "Deleted from the queue by hand", now)

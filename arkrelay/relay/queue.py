@@ -1,0 +1,407 @@
+"""The loop around ``policy.schedule``: mail in memory or in the table becomes work for connections.
+
+Fresh mail is handed over in memory with its content, bounded, and already leased in the database; whatever
+does not fit, and every later try, is claimed from the table when a connection of its lane asks for more.
+``relay.connection`` is what serves a lane; this module decides that one should, and how many.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+import structlog
+
+from arkrelay.base.tasks import Tasks
+from arkrelay.config.live import Live
+from arkrelay.model.address import address_key
+from arkrelay.model.errors import StoreError
+from arkrelay.model.message import HoldReason, Recipient
+from arkrelay.policy.describe import suppressed
+from arkrelay.policy.pace import Pace
+from arkrelay.policy.retry import longest_wait_s
+from arkrelay.policy.schedule import CLAIM, Lane, Schedule
+from arkrelay.relay import settle
+from arkrelay.relay.settle import Settler
+from arkrelay.store import bodies
+from arkrelay.store import queue as rows
+from arkrelay.store.database import Store
+from arkrelay.store.journal import Phase
+from arkrelay.store.lists import suppressed_among
+
+log = structlog.get_logger()
+
+TICK_S = 5.0  # the loop comes by at least so often; the watchdog counts on it
+CLOCK_JUMP_S = 60.0  # the wall clock moved against the monotonic one by more than NTP slews
+STORE_TROUBLE_S = 2.0  # pause after a claim that the store refused
+SURPRISE_S = 60.0  # pause of a lane whose connection ended by a bug of ours
+RELEASE_S = 5.0  # for giving leases back at the end, should the database be in trouble
+FAIL_BATCH = 500  # rows of a destination that cannot be reached are settled so many at a time
+
+
+class Served(Protocol):
+    """What the queue knows of a connection (``relay.connection`` and the capture box are the two kinds)."""
+
+    hungry: bool  # it could start another transaction now
+    leaving: bool  # it starts no more, and only waits for the peer's goodbye
+
+    def wake(self) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """Content in memory, while recipients of it are in hand."""
+
+    content: bytes | None
+    recipients: int = 0
+    reserved: int = 0  # recipients that ``Schedule.room`` counted
+
+
+class Queue:
+    """Everything that waits to be sent."""
+
+    def __init__(self, store: Store, live: Live, settler: Settler, serve: Callable[["Queue", Lane], Served]) -> None:
+        self._store = store
+        self._live = live
+        self._settler = settler
+        self._make = serve
+        self.schedule = Schedule(live.snapshot.settings.delivery.connections_per_site)
+        self.pace = Pace(live.snapshot.settings.delivery.connections_per_site)
+        self.stopping = False
+        self._paused = ""
+        self._resumed = False
+        self.ticked_at = time.monotonic()  # when the loop last came by, for the watchdog
+        self.connections = 0
+        self._serving: dict[str, set[Served]] = {}
+        self._held: dict[int, _Held] = {}
+        self._waiting: dict[str, None] = {}  # lanes that want a connection beyond the limit in all, in order
+        self._waiting_for_site: dict[str, dict[str, None]] = {}
+        self._tasks = Tasks()
+        self._alarm = asyncio.Event()
+        settler.on_due = self.note_due
+
+    @property
+    def paused(self) -> str:
+        """Why nothing is sent at all (the disk is full, the database fails), or an empty string."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, reason: str) -> None:
+        if self._paused and not reason:
+            self._resumed = True
+            self._alarm.set()
+        self._paused = reason
+
+    # -- from submit ---------------------------------------------------------------------------------------
+
+    def reserve(self, destinations: list[str], size_bytes: int) -> bool:
+        """Return whether these recipients may stay in memory once they are on disk; memory is then reserved."""
+        if self.stopping or self.paused:
+            return False
+        return self.schedule.room(destinations, size_bytes, time.time())
+
+    def unreserve(self, recipients: int, size_bytes: int) -> None:
+        """Give back what ``reserve`` granted: the message did not come about."""
+        self.schedule.free(recipients, size_bytes)
+
+    def hand_over(self, recipients: Sequence[Recipient], content: bytes, reserved: int) -> None:
+        """Take committed, leased recipients of one message from memory; ``reserved`` is what ``reserve`` granted."""
+        if not recipients:
+            self.schedule.free(reserved, len(content))
+            return
+        self._held[recipients[0].message.id] = _Held(content, len(recipients), reserved)
+        for recipient in recipients:
+            self.kick(self.schedule.offer(recipient))
+
+    def note_due(self, destination: str, at: float) -> None:
+        """The table holds an unleased row of ``destination``, due at ``at``."""
+        self.schedule.note_due(destination, at)
+        if at <= time.time() + TICK_S:  # before the loop comes by by itself
+            self._alarm.set()
+
+    def end_rests(self, destination: str | None = None) -> None:
+        """A person wants mail tried now, and may have mended what was wrong: for one destination, or for all."""
+        now = time.time()
+        for lane in list(self.schedule.lanes.values()):
+            if lane.rest_until > now and destination in {None, lane.destination}:
+                lane.rest_until = 0.0
+                self.pace.succeeded(lane.rest_site)
+                self.kick(lane)
+
+    def lane(self, destination: str) -> Lane | None:
+        """Return what is known of a destination, or None."""
+        return self.schedule.lanes.get(destination)
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    async def recover(self, left: dict[int, Phase], *, rebooted: bool) -> None:
+        """Free what a dead process had leased, and settle what its journal says; then learn what is due.
+
+        A recipient that the peer had taken is sent. One past its final dot without a reply is uncertain and
+        follows ``delivery.uncertain``; so is everything that was leased when the machine lost power, because
+        the journal is not flushed to disk.
+        """
+        now = time.time()
+        recovery = await self._store.write(
+            lambda db: rows.recover(db, left, rebooted, self._store.epoch, now), essential=True
+        )
+        policy = self._live.snapshot.settings.delivery.uncertain
+        for recipient in recovery.taken:
+            self._settler.settle(settle.taken_before_crash(recipient, now))
+        for recipient in recovery.uncertain:
+            self._settler.settle(settle.uncertain_after_crash(recipient, policy, now, rebooted=rebooted))
+        if recovery.freed or recovery.taken or recovery.uncertain:
+            log.warning(
+                "recovered",
+                freed=recovery.freed,
+                taken=len(recovery.taken),
+                uncertain=len(recovery.uncertain),
+                rebooted=rebooted,
+            )
+        latest = now + longest_wait_s(self._live.snapshot.settings.delivery.retry_policy())
+        await self._store.write(lambda db: rows.bring_forward(db, latest), essential=True)
+        for destination, at in (await self._store.read(rows.due_by_destination)).items():
+            self.schedule.note_due(destination, at)
+
+    async def run(self) -> None:
+        """Wake lanes as their time comes, until ``stop``."""
+        while not self.stopping:
+            self.ticked_at = time.monotonic()
+            now = time.time()
+            self._obey_settings()
+            if not self.paused:
+                # after a pause every lane is looked at: what came due or was handed over in it woke nobody
+                lanes = list(self.schedule.lanes.values()) if self._resumed else self.schedule.due(now)
+                self._resumed = False
+                for lane in lanes:
+                    self.kick(lane)
+            wakeup = self.schedule.next_wakeup()
+            pause = TICK_S if wakeup is None or self.paused else min(TICK_S, max(0.0, wakeup - time.time()))
+            self._alarm.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._alarm.wait()
+            except TimeoutError:
+                pass
+
+    async def _after_clock_jump(self, now: float) -> None:
+        """Nothing waits longer than a schedule can order because somebody set the clock back."""
+        latest = now + longest_wait_s(self._live.snapshot.settings.delivery.retry_policy())
+        try:
+            moved = await self._store.write(lambda db: rows.bring_forward(db, latest))
+            due = await self._store.read(rows.due_by_destination)
+        except StoreError as error:
+            log.warning("clock_jump_not_followed", error=str(error))
+            return
+        log.warning("clock_jumped", moved=moved)
+        for lane in self.schedule.lanes.values():
+            lane.rest_until = min(lane.rest_until, now)
+        for destination, at in due.items():
+            self.schedule.note_due(destination, at)
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Start nothing new and return True when all in-flight work ended within ``timeout_s``.
+
+        What is ready in memory and was not begun goes back to the table.
+        """
+        self.stopping = True
+        self._alarm.set()
+        for serving in self._serving.values():
+            for connection in serving:
+                connection.wake()
+        ended = await self._tasks.wait(timeout_s)
+        if not ended:
+            await self._tasks.cancel()
+        ready = [recipient.id for lane in self.schedule.lanes.values() for recipient in lane.ready]
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                await self._store.write(lambda db: rows.release(db, ready, None), essential=True)
+        except (TimeoutError, StoreError) as error:
+            log.warning("leases_not_released", recipients=len(ready), error=str(error))  # the next start frees them
+        return ended
+
+    # -- from connections ----------------------------------------------------------------------------------------
+
+    async def next(self, lane: Lane) -> Recipient | None:
+        """Return the lane's next recipient, from memory or from the table, or None."""
+        if self.stopping or self.paused:
+            return None
+        if not lane.ready and self.offers(lane):
+            await self._claim(lane, CLAIM, time.time())
+        return lane.ready.popleft() if lane.ready else None
+
+    def offers(self, lane: Lane) -> bool:
+        """Return whether ``next`` may find something now; not while another connection claims for the lane."""
+        if self.paused:
+            return False
+        return bool(lane.ready) or (lane.table_due <= time.time() and not lane.claiming)
+
+    async def all_due(self, lane: Lane, at: float) -> list[Recipient]:
+        """Return everything of the lane that was due at ``at``, a batch at a time: it could not be reached then."""
+        if not lane.ready and lane.table_due <= at and not lane.claiming:
+            await self._claim(lane, FAIL_BATCH, at)
+        taken = list(lane.ready)
+        lane.ready.clear()
+        return taken
+
+    async def content(self, recipient: Recipient) -> bytes:
+        """Return the message's signed content; raises StoreError when it cannot be read."""
+        held = self._held.get(recipient.message.id)
+        if held is None:
+            held = self._held[recipient.message.id] = _Held(None, 1)
+        if held.content is None:
+            message_id = recipient.message.id
+            held.content = await self._store.read(lambda db: bodies.load(db, message_id))
+        return held.content
+
+    def finished(self, recipient: Recipient) -> None:
+        """This recipient is no longer in hand: its outcome is decided."""
+        held = self._held.get(recipient.message.id)
+        if held is None:
+            return
+        held.recipients -= 1
+        if held.recipients <= 0:
+            del self._held[recipient.message.id]
+            if held.reserved:
+                self.schedule.free(held.reserved, len(held.content or b""))
+
+    def put_back(self, lane: Lane, recipient: Recipient) -> None:
+        """Try this recipient again at once: the kept connection was closed under it before it was its turn."""
+        lane.ready.appendleft(recipient)
+
+    def wait_for_site(self, lane: Lane, site: str) -> None:
+        """Serve the lane when a connection to ``site`` ends; idle ones are asked to."""
+        self._waiting_for_site.setdefault(site, {})[lane.destination] = None
+        self._wake_idle()
+
+    def site_wanted(self, site: str) -> bool:
+        """Return whether an idle connection to ``site`` should make room for another lane."""
+        return bool(self._waiting_for_site.get(site)) or bool(self._waiting)
+
+    def site_closed(self, site: str) -> None:
+        """A connection to ``site`` has ended: whoever waited for it may try."""
+        self.pace.closed(site)
+        for destination in self._waiting_for_site.pop(site, {}):
+            self.kick(self.schedule.lane(destination))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def kick(self, lane: Lane) -> None:
+        """Give the lane what it wants: a hungry connection is woken, or more are started."""
+        if self.stopping or self.paused:
+            return
+        serving = self._serving.get(lane.destination)
+        if serving is not None:
+            for connection in serving:
+                if connection.hungry:
+                    connection.wake()
+                    return
+        now = time.time()
+        leaving = sum(connection.leaving for connection in serving or ())
+        wanted = self.schedule.wants(lane, now) - (lane.connections - leaving)
+        limit = self._live.snapshot.settings.delivery.concurrency
+        while wanted > 0:
+            if self.connections >= limit:
+                self._waiting[lane.destination] = None
+                self._wake_idle()
+                return
+            self._start(lane)
+            wanted -= 1
+
+    def _start(self, lane: Lane) -> None:
+        connection = self._make(self, lane)
+        lane.connections += 1
+        self.connections += 1
+        self._serving.setdefault(lane.destination, set()).add(connection)
+        self._tasks.spawn(f"deliver {lane.destination}", self._serve(lane, connection))
+
+    async def _serve(self, lane: Lane, connection: Served) -> None:
+        try:
+            await connection.run()
+        except Exception as error:
+            log.exception("connection_crashed", destination=lane.destination)
+            self.schedule.rest(lane, time.time() + SURPRISE_S, f"an internal error ({type(error).__name__})")
+        finally:
+            lane.connections -= 1
+            self.connections -= 1
+            serving = self._serving[lane.destination]
+            serving.discard(connection)
+            if not serving:
+                del self._serving[lane.destination]
+            self._after(lane)
+
+    def _after(self, lane: Lane) -> None:
+        """A connection has ended: its lane may want another, and so may lanes that waited for room."""
+        now = time.time()
+        waited_for_site = any(lane.destination in lanes for lanes in self._waiting_for_site.values())
+        if not waited_for_site and lane.has_work(now) and lane.rest_until <= now:
+            self.kick(lane)
+        if self._waiting:
+            destination = next(iter(self._waiting))
+            del self._waiting[destination]
+            self.kick(self.schedule.lane(destination))
+        self.schedule.forget(lane, now)
+
+    def _wake_idle(self) -> None:
+        for serving in self._serving.values():
+            for connection in serving:
+                if connection.hungry:
+                    connection.wake()
+
+    async def _claim(self, lane: Lane, count: int, now: float) -> None:
+        """Lease rows of the lane that are due; those whose address was suppressed meanwhile are held instead."""
+        destination = lane.destination
+        lane.claiming = True
+        try:
+            claimed = await self._store.write(lambda db: _claim(db, destination, now, count, self._store.epoch))
+        except StoreError as error:
+            log.warning("claim_failed", destination=destination, error=str(error))
+            lane.noted_due = inf  # not later than what is set here
+            self.schedule.claimed(lane, now + STORE_TROUBLE_S)
+            self.schedule.rest(lane, now + STORE_TROUBLE_S, f"the database refused: {error}")
+            return
+        finally:
+            lane.claiming = False
+        self.schedule.claimed(lane, claimed.next_due)
+        for recipient in claimed.recipients:
+            reason = claimed.suppressed.get(recipient.id)
+            if reason is not None:
+                text = suppressed(recipient.address, reason)
+                self._settler.settle(settle.hold(recipient, HoldReason.SUPPRESSED, text, now))
+                continue
+            held = self._held.setdefault(recipient.message.id, _Held(None))
+            held.recipients += 1
+            lane.ready.append(recipient)
+
+    def _obey_settings(self) -> None:
+        """Take over what a reload changed."""
+        per_site = self._live.snapshot.settings.delivery.connections_per_site
+        self.schedule.connections_per_lane = per_site
+        self.pace.limit = per_site
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    recipients: list[Recipient]
+    next_due: float | None
+    suppressed: dict[int, str]  # recipient id -> the reason on the list
+
+
+def _claim(db: sqlite3.Connection, destination: str, now: float, count: int, epoch: int) -> _Claimed:
+    """A job of the writer: lease up to ``count`` due rows, and look their addresses up."""
+    recipients = rows.claim(db, destination, now, count, epoch)
+    by_tenant: dict[str, dict[str, list[int]]] = {}
+    for recipient in recipients:
+        if recipient.hold_reason is not HoldReason.SUPPRESSED:  # else a person has passed over the list (see settle)
+            keys = by_tenant.setdefault(recipient.message.tenant_id, {})
+            keys.setdefault(address_key(recipient.address), []).append(recipient.id)
+    found: dict[int, str] = {}
+    for tenant_id, keys in by_tenant.items():
+        for key, reason in suppressed_among(db, tenant_id, list(keys)).items():
+            found |= dict.fromkeys(keys[key], reason)
+    return _Claimed(recipients, rows.next_due(db, destination), found)

@@ -1,0 +1,48 @@
+"""How much a tenant has sent, counted in memory and found again after a restart."""
+
+from unit.relay.rig import Rig
+
+from arkrelay.model.message import Status
+from arkrelay.relay.meter import HOUR_S, Meter
+
+TOP = 1_800_000_000.0 // HOUR_S * HOUR_S
+DAY_S = 86_400
+
+
+def test_the_hour_starts_anew_at_its_top_and_the_month_on_its_first(rig: Rig) -> None:
+    meter = Meter(rig.store)
+    meter.add("acme", 5, TOP)
+    meter.add("acme", 2, TOP + HOUR_S - 1)
+    assert meter.used("acme", TOP + HOUR_S - 1) == (7, 7)
+    assert meter.used("acme", TOP + HOUR_S) == (0, 7)
+    meter.add("acme", 1, TOP + HOUR_S)
+    assert meter.used("acme", TOP + HOUR_S) == (1, 8)
+    assert meter.used("acme", TOP + 31 * DAY_S) == (0, 0)
+
+
+def test_tenants_are_counted_apart_and_a_message_that_did_not_come_about_is_taken_back(rig: Rig) -> None:
+    meter = Meter(rig.store)
+    meter.add("acme", 5, TOP)
+    assert meter.used("other", TOP) == (0, 0)
+    meter.add("acme", -5, TOP)
+    assert meter.used("acme", TOP) == (0, 0)
+    meter.add("acme", -5, TOP)
+    assert meter.used("acme", TOP) == (0, 0)
+
+
+def test_that_a_limit_is_exceeded_is_told_once_an_hour(rig: Rig) -> None:
+    meter = Meter(rig.store)
+    assert [meter.exceeded("acme", TOP), meter.exceeded("acme", TOP + 1)] == [True, False]
+    assert meter.exceeded("acme", TOP + HOUR_S)
+
+
+async def test_what_was_accepted_is_found_again_without_what_was_held(rig: Rig) -> None:
+    sent = [rig.recipient(f"n{number}@rcpt.test") for number in range(3)]
+    held = rig.held("kept@rcpt.test")
+    await rig.accept(*sent, held)
+    meter = Meter(rig.store)
+    await meter.load(["acme", "other"])
+    at = sent[0].message.accepted_at
+    assert meter.used("acme", at) == (3, 3)
+    assert meter.used("other", at) == (0, 0)
+    assert (await rig.load(held)).status is Status.HELD

@@ -1,0 +1,242 @@
+"""The ready queue: who is woken when, and that no recipient is ever forgotten."""
+
+import asyncio
+import sqlite3
+import time
+from math import inf
+
+import pytest
+from unit.relay.rig import NOW, Rig, Stub
+
+from arkrelay.model.message import HoldReason, Status
+from arkrelay.policy.schedule import HANDOVER_MESSAGES, Lane, Schedule
+from arkrelay.store.journal import Phase
+from arkrelay.store.lists import add_suppression
+
+# The schedule, which needs no store.
+
+
+def test_fresh_mail_stays_in_memory_while_there_is_room_and_nothing_older_waits() -> None:
+    schedule = Schedule()
+    assert schedule.room(["a.test"], 1000, NOW)
+    schedule.note_due("old.test", NOW - 1)
+    assert not schedule.room(["a.test", "old.test"], 1000, NOW)
+    schedule.rest(schedule.lane("down.test"), NOW + 60, "down")
+    assert not schedule.room(["down.test"], 1000, NOW)
+    assert schedule.messages == 1
+    assert not schedule.room(["a.test"] * HANDOVER_MESSAGES, 1000, NOW)
+    schedule.free(1, 1000)
+    assert schedule.room(["a.test"] * HANDOVER_MESSAGES, 1000, NOW)
+    assert not schedule.room(["a.test"], 1000, NOW)
+
+
+def test_a_lane_is_due_when_its_first_row_is_and_not_while_it_rests() -> None:
+    schedule = Schedule()
+    schedule.note_due("a.test", NOW + 10)
+    schedule.note_due("a.test", NOW + 5)
+    schedule.note_due("b.test", NOW)
+    assert schedule.next_wakeup() == NOW
+    assert [lane.destination for lane in schedule.due(NOW)] == ["b.test"]
+    assert schedule.due(NOW + 4) == []
+    lane = schedule.lane("a.test")
+    schedule.rest(lane, NOW + 60, "down")
+    assert schedule.due(NOW + 5) == []
+    assert schedule.due(NOW + 60) == [lane]
+
+
+def test_a_row_that_was_noted_while_a_claim_ran_is_not_forgotten() -> None:
+    schedule = Schedule()
+    schedule.note_due("a.test", NOW)
+    (lane,) = schedule.due(NOW)
+    lane.claiming = True
+    schedule.note_due("a.test", NOW + 300)  # an outcome, written behind the claim in the same batch
+    lane.claiming = False
+    schedule.claimed(lane, None)  # the claim saw no more rows
+    assert lane.table_due == NOW + 300
+    assert schedule.next_wakeup() == NOW + 300
+    assert schedule.due(NOW + 300) == [lane]
+    schedule.claimed(lane, None)
+    assert lane.table_due == inf
+
+
+def test_a_lane_gets_connections_by_its_backlog_and_none_while_it_rests() -> None:
+    schedule = Schedule(connections_per_lane=3)
+    lane = schedule.lane("a.test")
+    assert schedule.wants(lane, NOW) == 0
+    schedule.note_due("a.test", NOW)
+    assert schedule.wants(lane, NOW) == 3
+    schedule.rest(lane, NOW + 60, "down")
+    assert schedule.wants(lane, NOW) == 0
+
+
+def test_a_lane_of_which_nothing_is_known_costs_no_memory() -> None:
+    schedule = Schedule()
+    lane = schedule.lane("a.test")
+    schedule.rest(lane, NOW + 60, "down")
+    schedule.forget(lane, NOW)
+    assert "a.test" in schedule.lanes
+    schedule.forget(lane, NOW + 60)
+    assert schedule.lanes == {}
+
+
+# The queue.
+
+
+async def test_a_lane_that_came_due_during_a_pause_is_served_after_it(rig: Rig) -> None:
+    queue = rig.queue
+    queue.paused = "the disk is full"
+    one = rig.recipient("ann@a.test")
+    await rig.accept(one, leased=True)
+    queue.hand_over([one], b"x", 1)  # committed just before the pause
+    queue.note_due("b.test", NOW)
+    ticked_at = queue.ticked_at
+    running = asyncio.create_task(queue.run())
+    await rig.until(lambda: queue.ticked_at > ticked_at)
+    assert rig.connections == []
+    queue.paused = ""
+    async with asyncio.timeout(20):
+        await rig.until(lambda: {one.lane.destination for one in rig.connections} == {"a.test", "b.test"})
+    queue.stopping = True
+    queue.note_due("c.test", NOW - 1)
+    await running
+
+
+async def test_nothing_is_offered_during_a_pause_or_while_another_connection_claims(rig: Rig) -> None:
+    queue, lane = rig.queue, rig.queue.schedule.lane("a.test")
+    queue.note_due("a.test", NOW)
+    assert queue.offers(lane)
+    lane.claiming = True
+    assert not queue.offers(lane)
+    assert await queue.next(lane) is None
+    lane.ready.append(rig.recipient("ann@a.test"))
+    assert queue.offers(lane)
+    queue.paused = "the disk is full"
+    assert not queue.offers(lane)
+    assert await queue.next(lane) is None
+
+
+async def test_a_connection_that_crashes_lets_its_lane_rest_and_is_not_started_in_a_circle(rig: Rig) -> None:
+    Stub.error = RuntimeError("a bug")
+    one = rig.recipient("ann@a.test")
+    await rig.accept(one)
+    rig.queue.note_due("a.test", NOW)
+    lane = rig.queue.schedule.lane("a.test")
+    rig.queue.kick(lane)
+    started = len(rig.connections)
+    async with asyncio.timeout(20):
+        await rig.until(lambda: rig.queue.connections == 0)
+    assert len(rig.connections) == started
+    assert lane.rest_until > time.time() + 30
+    assert "RuntimeError" in lane.rest_reason
+    rig.queue.end_rests("a.test")
+    assert len(rig.connections) == 2 * started
+
+
+async def test_a_claim_that_the_store_refuses_is_tried_again_a_little_later(rig: Rig) -> None:
+    lane = rig.queue.schedule.lane("a.test")
+    await rig.accept(rig.recipient("ann@a.test"))
+    rig.queue.note_due("a.test", NOW)
+    await rig.store.write(lambda db: db.execute("ALTER TABLE recipients RENAME TO gone"))
+    assert await rig.queue.next(lane) is None
+    assert time.time() < lane.table_due <= time.time() + 2
+    assert not rig.queue.offers(lane)
+    await rig.store.write(lambda db: db.execute("ALTER TABLE gone RENAME TO recipients"))
+    lane.table_due = NOW
+    assert await rig.queue.next(lane) is not None
+
+
+async def test_what_is_claimed_was_due_when_the_host_failed_and_not_put_back_later(rig: Rig) -> None:
+    lane = rig.queue.schedule.lane("a.test")
+    early, late = rig.recipient("early@a.test"), rig.recipient("late@a.test", due_at=NOW + 1)
+    await rig.accept(early, late)
+    rig.queue.note_due("a.test", NOW)
+    assert [one.id for one in await rig.queue.all_due(lane, NOW)] == [early.id]
+    assert await rig.queue.all_due(lane, NOW) == []
+    assert lane.table_due == NOW + 1
+
+
+async def test_an_address_that_was_suppressed_meanwhile_is_held_at_the_claim_whatever_its_case(rig: Rig) -> None:
+    people = [rig.recipient(f"{name}@a.test") for name in ("Ann", "ann", "ANN", "bob")]
+    passed = rig.recipient("ann@a.test", hold_reason=HoldReason.SUPPRESSED)  # a person has passed over the list
+    await rig.accept(*people, passed)
+    await rig.store.write(lambda db: add_suppression(db, "acme", "ann@a.test", "asked us to stop", NOW))
+    rig.queue.note_due("a.test", NOW)
+    lane = rig.queue.schedule.lane("a.test")
+    served = []
+    while (one := await rig.queue.next(lane)) is not None:
+        served.append(one.id)
+    assert sorted(served) == [people[3].id, passed.id]
+    assert await rig.settler.drained(10)
+    for one in people[:3]:
+        kept = await rig.load(one)
+        assert (kept.status, kept.hold_reason) == (Status.HELD, HoldReason.SUPPRESSED)
+        assert "(reason: asked us to stop)" in kept.reason
+
+
+async def test_stopping_puts_back_what_was_ready_and_not_begun(rig: Rig) -> None:
+    one = rig.recipient("ann@a.test")
+    await rig.accept(one, leased=True)
+    rig.queue.schedule.offer(one)
+    assert await rig.queue.stop(5)
+    assert list(await rig.store.read(lambda db: db.execute("SELECT lease FROM recipients").fetchall())) == [(0,)]
+
+
+async def test_stopping_does_not_wait_for_a_database_that_is_locked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arkrelay.relay.queue.RELEASE_S", 0.1)
+    other = sqlite3.connect(rig.store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        async with asyncio.timeout(5):
+            assert await rig.queue.stop(5)
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+async def test_after_a_crash_each_recipient_is_treated_as_its_journal_says(rig: Rig) -> None:
+    taken, dotted, talking, begun = (rig.recipient(f"{name}@a.test") for name in ("taken", "dot", "talk", "none"))
+    await rig.accept(taken, dotted, talking, begun)
+    await rig.store.write(lambda db: db.execute("UPDATE recipients SET lease = 999"))  # of a dead process
+    left = {taken.id: Phase.TAKEN, dotted.id: Phase.DOT, talking.id: Phase.TALKING}
+    await rig.queue.recover(left, rebooted=False)
+    assert await rig.settler.drained(10)
+    assert (await rig.load(taken)).status is Status.SENT
+    uncertain = await rig.load(dotted)
+    assert (uncertain.status, uncertain.uncertain) == (Status.PENDING, 1)
+    for one in (talking, begun):
+        assert (await rig.load(one)).uncertain == 0
+    lane = rig.queue.lane("a.test")
+    assert lane is not None
+    assert lane.table_due <= time.time()
+
+
+async def test_after_a_power_cut_all_that_was_in_hand_is_uncertain(rig: Rig) -> None:
+    people = [rig.recipient(f"{name}@a.test") for name in ("one", "two")]
+    await rig.accept(*people)
+    await rig.store.write(lambda db: db.execute("UPDATE recipients SET lease = 999"))
+    await rig.queue.recover({}, rebooted=True)
+    assert await rig.settler.drained(10)
+    assert [(await rig.load(one)).uncertain for one in people] == [1, 1]
+
+
+async def test_content_is_kept_in_memory_only_while_somebody_needs_it(rig: Rig) -> None:
+    of = rig.message()
+    people = [rig.recipient(f"{name}@a.test", of) for name in ("one", "two")]
+    assert rig.queue.reserve(["a.test", "a.test"], 5)
+    rig.queue.hand_over(people, b"hello", 2)
+    assert await rig.queue.content(people[0]) == b"hello"
+    rig.queue.finished(people[0])
+    assert rig.queue.schedule.messages == 2
+    rig.queue.finished(people[1])
+    assert (rig.queue.schedule.messages, rig.queue.schedule.bytes) == (0, 0)
+    assert rig.queue._held == {}
+
+
+def test_a_lane_knows_whether_it_has_work() -> None:
+    lane = Lane("a.test")
+    assert not lane.has_work(NOW)
+    lane.table_due = NOW
+    assert lane.has_work(NOW)
+    assert not lane.has_work(NOW - 1)
