@@ -1,0 +1,10 @@
+"""The commands: words of an administrator become one edited file, or one request to the daemon.
+
+``main`` knows every command and imports only the one that is asked for. Each noun has its file. Commands
+about mail ask the running daemon through ``client``; commands about settings edit the files through
+``config.tenants``, ask the daemon to reload, and work without it. ``output`` is the only place that knows
+about terminals: a command gives it rows, and a person gets a table where a pipe gets plain text.
+
+Every command ends with 0 (done), 1 (refused or failed) or 2 (not understood), except ``sendmail``, whose
+callers expect the codes of sysexits.h.
+"""

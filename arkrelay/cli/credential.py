@@ -1,0 +1,182 @@
+"""SMTP passwords and API keys of tenants."""
+
+from typing import Any
+
+import click
+
+from arkrelay.cli import output, shapes
+from arkrelay.cli.files import domain_name, load, source, tell_daemon, tenant_id_in, tenant_in
+from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option, usage
+from arkrelay.config import tenants
+from arkrelay.config.snapshot import Snapshot
+from arkrelay.model.tenant import Credential, Tenant
+
+
+@click.group("credential")
+@config_option
+def credential_command() -> None:
+    """SMTP passwords and API keys of a tenant."""
+
+
+@credential_command.command("add")
+@config_option
+@json_option
+@tenant_option
+@click.option("--type", "kind", type=click.Choice(["smtp", "api"]), default="smtp", show_default=True)
+@click.option("--username", help="An SMTP name of its own, beside TENANT/NAME.")
+@click.option("--domain", "domains", multiple=True, metavar="NAME", help="May send from this one only; repeatable.")
+@click.argument("name")
+@pass_state
+def add_credential(
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    kind: str,
+    username: str | None,
+    domains: tuple[str, ...],
+    name: str,
+) -> None:
+    """Add a credential and show its key: a new random one, kept encrypted."""
+    owner = tenant_id_in(state, tenant)
+    only = tuple(domain_name(one) for one in domains) or None
+    made, key = tenants.add_credential(source(state), owner, name, kind=kind, username=username, domains=only)
+    tell_daemon(state)
+    _show(owner, made, key, as_json=as_json)
+
+
+@credential_command.command("list")
+@config_option
+@json_option
+@tenant_option
+@pass_state
+def list_credentials(state: State, as_json: bool, tenant: str | None) -> None:
+    """List credentials, of all tenants unless one is named."""
+    snapshot = load(state)
+    chosen = [tenant_in(snapshot, tenant)] if tenant else list(snapshot.tenants.values())
+    known = [(owner.id, one) for owner in chosen for one in owner.credentials]
+    if as_json:
+        output.print_json({"data": [shapes.credential(*pair) for pair in known]})
+        return
+    output.print_table(
+        ("TENANT", "NAME", "TYPE", "SMTP NAME", "HOLD", "DOMAINS"),
+        [
+            (
+                owner,
+                one.name,
+                one.type,
+                shapes.smtp_username(owner, one) if one.type == "smtp" else "-",
+                one.hold,
+                ", ".join(one.domains) or "all",
+            )
+            for owner, one in known
+        ],
+        empty="no credentials: arkrelay credential add NAME",
+    )
+
+
+@credential_command.command("show")
+@config_option
+@json_option
+@tenant_option
+@click.option("--reveal", is_flag=True, help="Show the key.")
+@click.argument("name")
+@pass_state
+def show_credential(state: State, as_json: bool, tenant: str | None, reveal: bool, name: str) -> None:
+    """Show a credential; with --reveal its key too."""
+    snapshot = load(state)
+    owner = tenant_in(snapshot, tenant)
+    one = _credential(owner, name)
+    _show(owner.id, one, _revealed(snapshot, one) if reveal else None, as_json=as_json)
+
+
+@credential_command.command("set")
+@config_option
+@json_option
+@tenant_option
+@click.option("--hold/--no-hold", default=None, help="On hold it may not send.")
+@click.option("--rename", metavar="NAME", help="Its new name.")
+@click.option("--username", help='An SMTP name of its own; "" takes it away.')
+@click.option("--domain", "domains", multiple=True, metavar="NAME", help='Only from these; "" allows all.')
+@click.option("--renew", is_flag=True, help="A new key; the old one is refused at once.")
+@click.argument("name")
+@pass_state
+def set_credential(
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    hold: bool | None,
+    rename: str | None,
+    username: str | None,
+    domains: tuple[str, ...],
+    renew: bool,
+    name: str,
+) -> None:
+    """Change a credential."""
+    changes: dict[str, Any] = {}
+    if hold is not None:
+        changes["hold"] = hold
+    if rename is not None:
+        changes["name"] = rename
+    if username is not None:
+        changes["username"] = username or None
+    if domains:
+        changes["domains"] = [domain_name(one) for one in domains if one] or None
+    if not changes and not renew:
+        usage("Nothing to change: give --hold, --no-hold, --rename, --username, --domain or --renew.")
+    owner = tenant_id_in(state, tenant)
+    key = None
+    if changes:
+        made = tenants.change_credential(source(state), owner, name, changes)
+    if renew:
+        made, key = tenants.renew_credential(source(state), owner, rename or name)
+    tell_daemon(state)
+    _show(owner, made, key, as_json=as_json)
+
+
+@credential_command.command("remove")
+@config_option
+@tenant_option
+@click.argument("name")
+@pass_state
+def remove_credential(state: State, tenant: str | None, name: str) -> None:
+    """Remove a credential: its key is refused at once."""
+    owner = tenant_id_in(state, tenant)
+    tenants.remove_credential(source(state), owner, name)
+    tell_daemon(state)
+    output.say(f"credential {name} of tenant {owner} is removed")
+
+
+def _credential(owner: Tenant, name: str) -> Credential:
+    one = owner.credential(name)
+    if one is None:
+        known = ", ".join(each.name for each in owner.credentials) or "none"
+        raise Failed(f"tenant {owner.id} has no credential {output.clean(name)}", f"it has: {known}")
+    return one
+
+
+def _revealed(snapshot: Snapshot, one: Credential) -> str:
+    key = snapshot.reveal(one.secret)
+    if key is None:
+        raise Failed(
+            f"the key of {one.name} cannot be shown: only its digest is kept, or its file cannot be read",
+            f"a new one: arkrelay credential set --renew {one.name}",
+        )
+    return key
+
+
+def _show(owner: str, one: Credential, key: str | None, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(shapes.credential(owner, one, key))
+        return
+    output.print_fields(
+        [
+            ("tenant", owner),
+            ("name", one.name),
+            ("type", one.type),
+            *([("smtp name", shapes.smtp_username(owner, one))] if one.type == "smtp" else []),
+            *([("key", key)] if key is not None else []),
+            ("on hold", one.hold),
+            ("domains", list(one.domains) or ["all of the tenant's"]),
+            ("created", one.created_at or None),
+        ]
+    )

@@ -1,0 +1,159 @@
+"""Messages and what became of them, one recipient each."""
+
+import base64
+import binascii
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from arkrelay.cli import output
+from arkrelay.cli.client import Daemon
+from arkrelay.cli.queue import STATUSES
+from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, usage
+
+
+@click.group("message")
+@config_option
+def message_command() -> None:
+    """Messages and what became of them."""
+
+
+@message_command.command("list")
+@config_option
+@json_option
+@click.option("-t", "--tenant", metavar="ID", help="Of this tenant.")
+@click.option("--from", "author", metavar="ADDRESS", help="From exactly this address.")
+@click.option("--to", metavar="ADDRESS", help="To exactly this address.")
+@click.option("--status", type=click.Choice(STATUSES), help="In this state.")
+@click.option("--tag", help="With this tag.")
+@click.option("--after", metavar="TIME", help="Accepted after: ISO 8601 or Unix seconds.")
+@click.option("--before", metavar="TIME", help="Accepted before.")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--per-page", type=click.IntRange(1, 100), default=30, show_default=True)
+@pass_state
+def list_messages(
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    author: str | None,
+    to: str | None,
+    status: str | None,
+    tag: str | None,
+    after: str | None,
+    before: str | None,
+    page: int,
+    per_page: int,
+) -> None:
+    """List messages, the newest first."""
+    query: dict[str, Any] = {"from": author, "to": to, "status": status, "tag": tag, "after": after, "before": before}
+    answer = Daemon(state.config).body("GET", "/v1/emails", tenantId=tenant, page=page, perPage=per_page, **query)
+    if as_json:
+        output.print_json({name: answer.get(name) for name in ("data", "page", "perPage", "total", "totalPages")})
+        return
+    output.print_table(
+        ("ID", "ACCEPTED", "STATUS", "FROM", "TO", "SUBJECT"),
+        [
+            (
+                row.get("id"),
+                output.when(row.get("timestamp")),
+                row.get("status"),
+                row.get("from"),
+                row.get("to"),
+                row.get("subject"),
+            )
+            for row in answer.get("data", [])
+        ],
+        empty="no message matches",
+    )
+    output.print_page(answer, "messages")
+
+
+@message_command.command("show")
+@config_option
+@json_option
+@click.option("--raw", is_flag=True, help="Print the message as it is sent, byte for byte.")
+@click.option("--headers", is_flag=True, help="Print its header.")
+@click.argument("id_", metavar="ID")
+@pass_state
+def show_message(state: State, as_json: bool, raw: bool, headers: bool, id_: str) -> None:
+    """Show one message: its state, every attempt, and its text."""
+    if raw + headers + as_json > 1:
+        usage("Use one of --raw, --headers and --json.")
+    daemon = Daemon(state.config)
+    if raw or headers:
+        content = _content(email(daemon, id_, "raw"))
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content if raw else _header(content))
+        sys.stdout.buffer.flush()
+        return
+    detail = email(daemon, id_, "full")
+    if as_json:
+        output.print_json(detail)
+        return
+    output.print_fields(
+        [
+            ("id", detail.get("id")),
+            ("message id", detail.get("messageId")),
+            ("tenant", detail.get("tenantId")),
+            ("status", detail.get("status")),
+            ("accepted", output.when(detail.get("timestamp"))),
+            ("from", detail.get("from")),
+            ("to", detail.get("to")),
+            ("subject", detail.get("subject")),
+            *([("tag", detail["tag"])] if detail.get("tag") else []),
+            *([("files", _files(detail["attachments"]))] if detail.get("attachments") else []),
+        ]
+    )
+    print_attempts(detail.get("deliveries") or [])
+    if text := detail.get("plainBody"):
+        output.say("")
+        for line in str(text).splitlines():
+            output.say(output.clean_line(line))
+
+
+def email(daemon: Daemon, id_: str, expand: str) -> dict[str, Any]:
+    """Return the detail of one message with the parts named by ``expand`` (Ark contract §8.1)."""
+    detail = daemon.data("GET", f"/v1/emails/{quote(id_, safe='')}", expand=expand)
+    return detail if isinstance(detail, dict) else {}
+
+
+def print_attempts(deliveries: list[dict[str, Any]]) -> None:
+    """Print every attempt at one recipient, the oldest first."""
+    if not deliveries:
+        return
+    output.say("")
+    output.print_table(
+        ("TRIED", "RESULT", "CODE", "HOST", "TLS", "WHAT IT SAID"),
+        [
+            (
+                output.when(one.get("timestamp")),
+                one.get("status"),
+                one.get("code"),
+                one.get("remoteHost"),
+                one.get("sentWithSsl"),
+                one.get("output") or one.get("details"),
+            )
+            for one in deliveries
+        ],
+    )
+
+
+def _content(detail: dict[str, Any]) -> bytes:
+    try:
+        content = base64.b64decode(detail.get("rawMessage") or "", validate=True)
+    except (binascii.Error, ValueError):
+        content = b""
+    if not content:
+        raise Failed("its content is no longer kept", "[retention] content in arkrelay.toml says for how long it is")
+    return content
+
+
+def _header(content: bytes) -> bytes:
+    head, found, _ = content.partition(b"\r\n\r\n")
+    return head + b"\r\n" if found else content
+
+
+def _files(attachments: list[dict[str, Any]]) -> list[str]:
+    return [f"{one.get('filename')} ({output.size(one.get('size'))})" for one in attachments]
