@@ -1,0 +1,125 @@
+"""Promise 1 and 2: what was answered 250 arrives, whatever kills the process; doubles only past the final dot."""
+
+import asyncio
+import contextlib
+import random
+import smtplib
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from peers.daemon import Relay
+from peers.dns import DnsServer
+from peers.mx import Delay, Mx, Script
+
+SENDERS = 8
+KILLS = 10
+
+
+@pytest.fixture
+async def dns() -> AsyncIterator[DnsServer]:
+    async with DnsServer() as server:
+        server.set("rcpt.test", "MX", "10 mx.rcpt.test.")
+        server.set("mx.rcpt.test", "A", "127.0.0.1")
+        yield server
+
+
+class Ledger:
+    """Clients that send without pause and write down what was acknowledged."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.acknowledged: set[str] = set()
+        self.sent = 0
+        self.stopping = False
+
+    async def run(self) -> None:
+        """Send from several clients at once until ``stopping``."""
+        await asyncio.gather(*(asyncio.to_thread(self._client, number) for number in range(SENDERS)))
+
+    def _client(self, number: int) -> None:
+        dice = random.Random(number)
+        while not self.stopping:
+            with (
+                contextlib.suppress(OSError, smtplib.SMTPException, LookupError),
+                smtplib.SMTP("127.0.0.1", self.relay.port(), timeout=10) as client,
+            ):
+                for _ in range(20):
+                    self._send(client, number, dice)
+
+    def _send(self, client: smtplib.SMTP, number: int, dice: random.Random) -> None:
+        self.sent += 1
+        name = f"m{number}-{self.sent}-{dice.randrange(10**9)}"
+        body = "x" * dice.randrange(20000)
+        text = f"Subject: {name}\r\nFrom: app@sender.test\r\nTo: {name}@rcpt.test\r\n\r\n{body}\r\n"
+        client.sendmail("app@sender.test", [f"{name}@rcpt.test"], text)
+        self.acknowledged.add(f"{name}@rcpt.test")
+
+
+@pytest.mark.timeout(180)
+async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path, dns: DnsServer) -> None:
+    async with Mx(Script(dot=Delay(0.02, "250 2.0.0 taken"))) as mx:
+        relay = Relay(tmp_path, dns=dns.address, mx_port=mx.port)
+        await relay.start()
+        ledger = Ledger(relay)
+        clients = asyncio.create_task(ledger.run())
+        dice = random.Random(7)
+        for _ in range(KILLS):
+            await asyncio.sleep(dice.uniform(0.2, 1.0))  # the moment of the kill is the point of the test
+            await relay.kill()
+            await relay.start()
+        ledger.stopping = True
+        await clients
+        await relay.until("/v1/status", lambda answer: _waiting(answer) == 0, timeout_s=60)
+        await relay.stop()
+
+    arrived = Counter(one.recipients[0] for one in mx.messages)
+    assert len(ledger.acknowledged) > 20 * KILLS
+    assert ledger.acknowledged - set(arrived) == set()
+    doubles = sum(count - 1 for count in arrived.values())
+    uncertain = sum(row["uncertain"] for row in relay.lines("recovered"))
+    assert doubles <= uncertain, "a double that the relay did not know of"
+
+
+@pytest.mark.timeout(120)
+async def test_a_recipient_past_its_final_dot_is_told_to_be_uncertain(tmp_path: Path, dns: DnsServer) -> None:
+    async with Mx(Script(dot=Delay(3600, "250 never"))) as mx:
+        relay = Relay(tmp_path, dns=dns.address, mx_port=mx.port, delivery='uncertain = "hold"')
+        await relay.start()
+        token = await relay.send("ann@rcpt.test")
+        async with asyncio.timeout(20):
+            while not any(one.undecided for one in mx.conversations):  # until its final dot has come
+                await asyncio.sleep(0.01)
+        await relay.kill()
+        await relay.start()
+        answer = await relay.until(f"/v1/emails/{token}", lambda answer: answer["data"]["status"] == "held")
+        assert "may have arrived" in answer["data"]["reason"]
+        events = (await relay.get("/v1/events"))["data"]["events"]
+        assert [one["event"] for one in events] == ["MessageAccepted", "MessageUncertain", "MessageHeld"]
+        await relay.stop()
+
+
+@pytest.mark.timeout(120)
+async def test_stopping_in_order_under_load_loses_and_doubles_nothing(tmp_path: Path, dns: DnsServer) -> None:
+    async with Mx() as mx:
+        relay = Relay(tmp_path, dns=dns.address, mx_port=mx.port)
+        await relay.start()
+        ledger = Ledger(relay)
+        clients = asyncio.create_task(ledger.run())
+        for _ in range(5):
+            await asyncio.sleep(0.5)  # load builds up
+            assert await relay.stop() == 0
+            await relay.start()
+        ledger.stopping = True
+        await clients
+        await relay.until("/v1/status", lambda answer: _waiting(answer) == 0, timeout_s=60)
+        await relay.stop()
+    arrived = Counter(one.recipients[0] for one in mx.messages)
+    assert ledger.acknowledged - set(arrived) == set()
+    assert [name for name, count in arrived.items() if count > 1] == []
+
+
+def _waiting(answer: dict[str, dict[str, dict[str, int]]]) -> int:
+    queue = answer["data"]["queue"]
+    return queue["pending"] + queue["softfail"]
