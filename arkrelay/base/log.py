@@ -20,15 +20,17 @@ import structlog
 JOURNAL: Final = "/run/systemd/journal/socket"
 SECRET_KEYS: Final = frozenset({"secret", "password", "authorization", "private_key", "api_key", "credential_key"})
 # our own generated keys and sealed secrets, wherever they turn up
-SECRET_TEXT: Final = re.compile(r"ark_(?:live|test)_[\w-]+|sealed:[\w+/=-]+")
+SECRET_TEXT: Final = re.compile(r"ark_(?:live|test)_[\w-]+|sealed:[\w+/=:-]+")
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog.h
 
 
 def setup(log_format: str = "auto", level: str = "info") -> None:
     """Send structlog's and the libraries' lines to standard error, or to the journal when it reads that."""
+    _hold_standard_streams()
+    terminal = _stderr_is_terminal()
     if log_format == "auto":
-        log_format = "journal" if _stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
+        log_format = "journal" if _stderr_is_journal() else "console" if terminal else "json"
     # a traceback becomes text before secrets are taken out, so that none survives in an exception's message
     processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.format_exc_info, redact]
     factory: Any = Lines
@@ -38,7 +40,7 @@ def setup(log_format: str = "auto", level: str = "info") -> None:
     elif log_format == "console":
         processors += [
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
+            structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24),
         ]
     else:
         processors += [
@@ -81,9 +83,11 @@ class Lines:
     """A logger whose methods write one line to standard error, and never raise."""
 
     def __init__(self, *_: Any) -> None:
-        self._stream = sys.stderr
+        self._stream: Any = sys.stderr  # None when it was closed before we started
 
     def msg(self, message: str) -> None:
+        if self._stream is None:
+            return
         try:
             self._stream.write(message + "\n")
             self._stream.flush()
@@ -104,7 +108,10 @@ class Journal:
         event = str(fields.pop("event", ""))
         level = fields.pop("level", "info")
         detail = " ".join(f"{key}={value}" for key, value in fields.items() if key != "exception")
-        parts = {"MESSAGE": f"{event} {detail}".rstrip(), "PRIORITY": PRIORITY.get(level, 6)}
+        message = f"{event} {detail}".rstrip()
+        if "exception" in fields:  # people read MESSAGE, and want the traceback
+            message += f"\n{fields['exception']}"
+        parts = {"MESSAGE": message, "PRIORITY": PRIORITY.get(level, 6)}
         parts |= {"SYSLOG_IDENTIFIER": "arkrelay", "ARKRELAY_EVENT": event}
         parts |= {f"ARKRELAY_{key.upper()}": value for key, value in fields.items()}
         try:
@@ -126,6 +133,20 @@ def _as_is(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[()],
     return (), dict(event)
 
 
+def _hold_standard_streams() -> None:
+    """Fill the numbers 0 to 2 where they are closed: a database opened as 2 would get what a library prints."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+def _stderr_is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # closed, before we started or later
+        return False
+
+
 def _stderr_is_journal() -> bool:
     """Compare JOURNAL_STREAM with standard error, as systemd.exec(5) says."""
     stream = os.environ.get("JOURNAL_STREAM", "")
@@ -142,4 +163,8 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
         level = "error" if record.levelno >= logging.ERROR else "warning"
-        getattr(log, level)("library_log", logger=record.name, text=record.getMessage(), exc_info=record.exc_info)
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # its arguments do not fit its text: no reason to fail in the library
+            text = str(record.msg)
+        getattr(log, level)("library_log", logger=record.name, text=text, exc_info=record.exc_info)

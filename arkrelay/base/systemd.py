@@ -47,7 +47,10 @@ def inherited() -> dict[str, socket.socket]:
         sock.set_inheritable(False)
         name = names[index] if index < len(names) else ""
         if name in found:
-            host, port = sock.getsockname()[:2]
-            name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            bound = sock.getsockname()
+            if isinstance(bound, str):
+                name = f"unix:{bound}"
+            else:
+                name = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
         found[name] = sock
     return found

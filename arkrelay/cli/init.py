@@ -13,6 +13,7 @@ from arkrelay.cli.files import domain_name
 from arkrelay.cli.records import print_records, records_of
 from arkrelay.cli.setup import Made, Plan, write_configuration
 from arkrelay.cli.state import DEFAULT_CONFIG, Failed, State, config_option, json_option, pass_state
+from arkrelay.config.files import replace
 from arkrelay.config.load import TENANT_ID
 from arkrelay.policy.records import render_json
 
@@ -87,7 +88,13 @@ def _give_to_service(plan: Plan) -> None:
         user = pwd.getpwnam(SERVICE_USER)
     except KeyError:
         return  # without that user the service runs as root, until it is made
-    for top in (plan.state_dir, plan.folder / "tenants", plan.folder / "tls"):
+    # sticky: the service may replace what is its own (platform.toml), and not the admin's arkrelay.toml
+    os.chown(plan.folder, 0, user.pw_gid)
+    plan.folder.chmod(0o1775)
+    platform = plan.folder / "platform.toml"
+    if not platform.exists():
+        replace(platform, b"")
+    for top in (plan.state_dir, plan.folder / "tenants", plan.folder / "tls", platform):
         for path in (top, *top.rglob("*")):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ SESSIONS: Final[Mapping[str, type[Connection]]] = {
 BACKLOG: Final = 256  # asyncio accepts up to so many in one turn of the loop
 SEND_BUFFER_BYTES: Final = 65_536  # replies are short; a client that never reads would be given 4 MB of kernel memory
 SOCKET_MODE: Final = 0o660
+WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared with, not bound to
 MANY_DESCRIPTORS: Final = 65_536  # where the system sets no limit
 
 
@@ -72,16 +73,19 @@ class Doors:
     async def start(self, inherited: Mapping[str, socket.socket] | None = None) -> None:
         """Bind and listen, or raise ``ConfigError`` naming the address, with nothing left bound.
 
-        ``inherited`` are sockets of systemd, named by the address of their ``[[listen]]`` or by its service; each
-        serves the first listener that it fits.
+        ``inherited`` are sockets of systemd by name; see ``pair``. One that no listener wants is closed, and said so.
         """
-        given = dict(inherited or {})
         snapshot = self._shared.live.snapshot
+        listeners = [listen for listen in snapshot.listeners if listen.service in SESSIONS]
+        given, unused = pair(listeners, inherited or {})
+        for name, sock in unused.items():
+            log.warning("inherited_socket_unused", name=name, address=_bound(sock), advice="add its [[listen]]")
+            sock.close()
         try:
-            for listen in snapshot.listeners:
-                if listen.service not in SESSIONS:
-                    continue
-                passed = given.pop(listen.address, None) or given.pop(listen.service, None)
+            for index, listen in enumerate(listeners):
+                passed = given.get(index)
+                if passed is None and any(_covers(sock, listen) for sock in given.values()):
+                    continue  # the IPv6 socket of the same port takes IPv4 clients too
                 try:
                     sockets = [passed] if passed is not None else await self._bind(listen)
                 except (OSError, ValueError) as exc:
@@ -147,11 +151,9 @@ class Doors:
 
         if sock.family == socket.AF_UNIX:
             server = await loop.create_unix_server(connection, sock=sock, backlog=BACKLOG)
-            bound = f"unix:{sock.getsockname()}"
         else:
             server = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
-            host, port = sock.getsockname()[:2]
-            bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        bound = _bound(sock)
         self._servers.append(server)
         self._addresses.append((listen.service, bound))
         log.info("listening", service=listen.service, address=bound)
@@ -165,6 +167,56 @@ class Doors:
                 if path.stat().st_ino == inode:
                     path.unlink()
         self._unix_paths.clear()
+
+
+def pair(
+    listeners: Sequence[Listen], inherited: Mapping[str, socket.socket]
+) -> tuple[dict[int, socket.socket], dict[str, socket.socket]]:
+    """Return which listener, by its place, each socket serves, and the sockets that serve none.
+
+    A socket serves the listener with the address that it is bound to. What is left goes by name, the listener's
+    service; but never a socket that others can reach to a listener on a loopback address or a unix socket, because
+    such a one may do without TLS and password.
+    """
+    left = dict(inherited)
+    pairs: dict[int, socket.socket] = {}
+    for fits in (_is_bound_there, _is_named_so):
+        for index, listen in enumerate(listeners):
+            name = next(
+                (name for name, sock in left.items() if index not in pairs and fits(listen, name, sock)), None
+            )
+            if name is not None:
+                pairs[index] = left.pop(name)
+    return pairs, left
+
+
+def _is_bound_there(listen: Listen, name: str, sock: socket.socket) -> bool:
+    wanted, bound = parse_endpoint(listen.address), parse_endpoint(_bound(sock))
+    return (
+        listen.address == name
+        or wanted == bound
+        or (wanted.port == bound.port and {wanted.host, bound.host} <= WILDCARDS)
+    )
+
+
+def _is_named_so(listen: Listen, name: str, sock: socket.socket) -> bool:
+    if name != listen.service:
+        return False
+    return not parse_endpoint(listen.address).local or parse_endpoint(_bound(sock)).local
+
+
+def _covers(sock: socket.socket, listen: Listen) -> bool:
+    bound, wanted = parse_endpoint(_bound(sock)), parse_endpoint(listen.address)
+    both = sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return both and bound.port == wanted.port and {bound.host, wanted.host} <= WILDCARDS
+
+
+def _bound(sock: socket.socket) -> str:
+    """Return the address of a socket as the files spell it."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind_unix(path: Path) -> tuple[socket.socket, int]:

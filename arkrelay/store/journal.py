@@ -74,7 +74,7 @@ class Journal:
                 raise
         except OSError as exc:
             raise StoreError(f"{path}: {exc.strerror}") from exc
-        rebooted = known is None or known != boot_id
+        rebooted = known is None or not boot_id or known != boot_id  # a kernel that does not tell proves nothing
         left = _left(mapping)
         journal = cls(handle, mapping, left, boot_id, epoch)
         if known is None:

@@ -7,10 +7,11 @@ import re
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
+PROC = Path("/proc/self/net")  # /proc/net is missing under systemd's ProcSubset=pid
 _LOCAL = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 
 
-def own_addresses(proc: Path = Path("/proc/net")) -> frozenset[str]:
+def own_addresses(proc: Path = PROC) -> frozenset[str]:
     """Return every address of every interface; empty where /proc does not tell."""
     found: set[str] = set()
     try:
@@ -21,7 +22,7 @@ def own_addresses(proc: Path = Path("/proc/net")) -> frozenset[str]:
     return frozenset(found)
 
 
-def has_global_ipv6(proc: Path = Path("/proc/net")) -> bool:
+def has_global_ipv6(proc: Path = PROC) -> bool:
     """Return whether mail may leave by IPv6: some interface has a global address."""
     return any(address.is_global for address in _ipv6(proc))
 

@@ -217,3 +217,19 @@ async def test_under_systemd_the_log_is_fields_in_the_journal(tmp_path: Path, dn
     assert "ARKRELAY_EVENT=started" in lines
     assert "ARKRELAY_EVENT=stopped" in journal.lines()
     assert relay.log.read_text() == ""
+
+
+CLOSED = """
+import os, sys
+os.close(2)
+os.execv(sys.executable, [sys.executable, "-m", "arkrelay", "serve", "-c", sys.argv[1]])
+"""
+
+
+async def test_it_runs_without_a_standard_error(tmp_path: Path) -> None:
+    relay = Launched(tmp_path)
+    relay.code = CLOSED
+    async with relay:
+        assert relay.process is not None
+        assert os.readlink(f"/proc/{relay.process.pid}/fd/2") == os.devnull  # noqa: PTH115 -- a pathlib call warns more
+        await relay.send("ann@rcpt.test")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from protocol.smtpd_rig import BOUNCES, BOUND, IMPLICIT, LOCAL, WAIT_S, Notebook, running, write_config
+from protocol.smtpd_rig import BOUNCES, BOUND, IMPLICIT, LOCAL, PUBLIC, WAIT_S, Notebook, running, write_config
+from structlog.testing import capture_logs
 
 from arkrelay.config.live import Live
 from arkrelay.model.errors import ConfigError
 from arkrelay.relay.submit import Submitter
-from arkrelay.smtpd.listener import Doors
+from arkrelay.smtpd.listener import Doors, pair
 
 V6 = BOUND.replace("127.0.0.1", "[::1]")
 
@@ -82,6 +83,51 @@ async def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
         ("submission", f"127.0.0.1:{ports['submission']}"),
         ("bounces", f"127.0.0.1:{ports['127.0.0.1:25']}"),
     ]
+    await doors.drain(WAIT_S)
+
+
+async def test_a_public_socket_never_serves_a_listener_for_this_machine(tmp_path: Path) -> None:
+    """Such a one may do without TLS and password."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    public = PUBLIC.replace("127.0.0.1:0", f"0.0.0.0:{port}")
+    path = write_config(tmp_path, BOUND + public + unix(tmp_path / "submit.sock"))
+    passed = {"submission": socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)}
+    live = Live(path)
+    pairs, unused = pair(live.snapshot.listeners, passed)
+    assert {live.snapshot.listeners[index].address for index in pairs} == {f"0.0.0.0:{port}"}
+    assert unused == {}
+    pairs, unused = pair([live.snapshot.listeners[0], live.snapshot.listeners[2]], passed)
+    assert (pairs, unused) == ({}, passed)
+    passed["submission"].close()
+
+
+async def test_a_socket_for_both_families_serves_both_listeners(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    path = write_config(
+        tmp_path, BOUNCES.replace("127.0.0.1:0", f"0.0.0.0:{port}") + BOUNCES.replace("127.0.0.1:0", f"[::]:{port}")
+    )
+    passed = {"bounces": socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)}
+    doors = Doors(Live(path), cast("Submitter", Notebook()), None)
+    await doors.start(passed)
+    assert doors.addresses == [("bounces", f"[::]:{port}")]
+    for host in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(host, port)
+        assert (await reader.readline()).startswith(b"220 ")
+        writer.close()
+        await writer.wait_closed()
+    await doors.drain(WAIT_S)
+
+
+async def test_a_socket_that_nobody_wants_is_closed(tmp_path: Path) -> None:
+    path = write_config(tmp_path, BOUND)
+    passed = {"bounces": socket.create_server(("127.0.0.1", 0))}
+    doors = Doors(Live(path), cast("Submitter", Notebook()), None)
+    with capture_logs() as lines:
+        await doors.start(passed)
+    assert passed["bounces"].fileno() == -1
+    assert [line["name"] for line in lines if line["event"] == "inherited_socket_unused"] == ["bounces"]
     await doors.drain(WAIT_S)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from arkrelay.base import log as logs
 
 KEY = "ark_live_" + "x7Kq" * 10
-SEALED = "sealed:QUJD_-+/="
+SEALED = "sealed:v1:QUJD_-+/="
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +149,14 @@ def test_console_lines_have_no_colour_in_a_pipe_and_show_no_local_variables(stre
     assert secret not in text
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_secret_is_taken_out_of_a_traceback(form: str, stream: Written) -> None:
+    logs.setup(form)
+    structlog.get_logger().error("task_crashed", exc_info=ValueError(f"{KEY} is not known"))
+    assert "ValueError: [redacted] is not known" in stream.getvalue()
+    assert KEY not in stream.getvalue()
+
+
 class Gone(io.StringIO):
     """A stream whose reader has gone, or whose disk is full."""
 
@@ -177,6 +185,16 @@ def test_a_log_that_cannot_be_written_takes_nothing_down(error: Exception, monke
     logs.setup("json")
     structlog.get_logger().error("x", exc_info=ValueError("y"))
     assert stream.tried == 1
+
+
+@pytest.mark.parametrize("form", ["auto", "json", "console"])
+def test_a_log_that_was_closed_before_we_started_takes_nothing_down(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    monkeypatch.setattr(sys, "stderr", None)  # so Python tells that 2 was closed
+    logs.setup(form)
+    structlog.get_logger().error("x")
 
 
 # -- the journal ----------------------------------------------------------------------------------------------------
@@ -249,7 +267,7 @@ def test_values_of_several_lines_arrive_whole_and_forge_no_field(
     assert got["ARKRELAY_REPLY"] == reply
     assert got["ARKRELAY_EXCEPTION"] == "Traceback\n  ValueError: y"
     assert got["PRIORITY"] == "6"
-    assert got["MESSAGE"] == f"x reply={reply}"
+    assert got["MESSAGE"] == f"x reply={reply}\nTraceback\n  ValueError: y"
 
 
 @given(st.text())
@@ -335,6 +353,12 @@ def test_lines_of_libraries_come_in_our_form(stream: Written) -> None:
     assert first["text"] == "odd: [redacted]"
     assert second["level"] == "error"
     assert "KeyError: 'k'" in second["exception"]
+
+
+def test_a_line_of_a_library_that_is_wrong_does_not_fail_in_the_library(stream: Written) -> None:
+    logs.setup("json")
+    logging.getLogger("some.library").warning("%d messages", "many")
+    assert rows(stream)[0]["text"] == "%d messages"
 
 
 @pytest.mark.parametrize("name", ["mail.log", "mail.debug", "aiohttp.access"])
