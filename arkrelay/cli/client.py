@@ -186,8 +186,6 @@ async def _read(response: aiohttp.ClientResponse) -> Body:
 def _advice(status: int) -> str:
     if status in {401, 403}:
         return f"run this as root or as the service's user, or set ${KEY_VARIABLE} to an organisation key"
-    if status == 404:
-        return "is the daemon of the same version? see arkrelay status"
     return "the daemon's log says more" if status >= 500 else ""
 
 

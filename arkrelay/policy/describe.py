@@ -47,7 +47,7 @@ def describe(
     if classified.bounce_class is BounceClass.CONNECTION and address is None:
         return f"Connection error: Could not connect to any mail server for {recipient.domain}{_because(result)}"
     at = f" at {where}" if host or address else ""
-    return f"{words.capitalize()}: Delivery to {recipient.address} failed{at}{_because(result)}"
+    return f"{_sentence(words)}: Delivery to {recipient.address} failed{at}{_because(result)}"
 
 
 def exhausted(attempts: int, details: str) -> str:
@@ -65,6 +65,11 @@ def enhanced_of(result: Reply | Failure, *, permanent: bool) -> str | None:
     if isinstance(result, Reply):
         return result.enhanced
     return f"{5 if permanent else 4}.{_STATUS[result.kind]}"
+
+
+def _sentence(words: str) -> str:
+    """Return the words of a class as people write them at the start of a sentence."""
+    return words.capitalize().replace("Dns", "DNS").replace("Tls", "TLS")
 
 
 def _where(host: str | None, address: str | None, port: int | None) -> str:

@@ -68,7 +68,12 @@ class Settler:
         now = time.time()
         dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
         settings = self._live.snapshot.settings
-        outcome = decide(recipient, attempt, self._rules, settings, now, dice)
+        try:
+            outcome = decide(recipient, attempt, self._rules, settings, now, dice)
+        except Exception as error:  # a bug of ours defers, and past the dot it may have arrived
+            log.exception("attempt_not_understood", id=recipient.token)
+            surprise = Failure(FailureKind.INTERNAL, attempt.result.stage, f"{type(error).__name__}: {error}"[:500])
+            outcome = decide(recipient, replace(attempt, result=surprise), self._rules, settings, now, dice)
         self.settle(outcome, done)
         return outcome
 

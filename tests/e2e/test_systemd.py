@@ -80,9 +80,10 @@ async def test_status_tells_the_queue_and_the_watchdog_is_fed(
         await manager.until(lambda lines: any("0 pending, 2 deferred, 0 held" in line for line in lines))
         fed = manager.lines().count("WATCHDOG=1")
         await manager.until(lambda lines: lines.count("WATCHDOG=1") >= fed + 3)
-        said = manager.lines()
-        assert "STOPPING=1" in said
-        assert all(line.startswith(("STATUS=stopping", "WATCHDOG=1")) for line in said[said.index("STOPPING=1") + 1 :])
+    said = manager.lines()
+    assert "STOPPING=1" in said
+    after = said[said.index("STOPPING=1") + 1 :]
+    assert all(line.startswith(("STATUS=stopping", "WATCHDOG=1")) for line in after)
 
 
 def told_ready(times: int, lines: list[str]) -> bool:

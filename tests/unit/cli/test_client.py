@@ -61,7 +61,7 @@ def test_with_a_key_the_loopback_listener_is_asked(home: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("status", "body", "message", "hint"),
     [
-        (404, {"error": {"code": "not_found", "message": "no email x"}}, "no email x", "status"),
+        (404, {"error": {"code": "not_found", "message": "no email x"}}, "no email x", ""),
         (422, {"error": {"message": "bad", "field": "to[0]", "hint": "write a@b"}}, "to[0]: bad", "write a@b"),
         (403, {"error": {"message": "no"}}, "no", "ARKRELAY_KEY"),
         (500, {}, "the daemon answered 500", "log"),

@@ -14,6 +14,7 @@ from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.model.settings import Delivery, Settings, Suppression
+from arkrelay.policy.describe import describe
 from arkrelay.relay import settle
 
 RULES = rules()
@@ -272,6 +273,23 @@ async def test_an_outcome_that_cannot_be_written_keeps_no_other_from_the_disk(ri
     assert (await rig.load(late)).status is Status.SENT
     assert (await rig.load(poison)).status is Status.PENDING
     assert not await rig.settler.drained(0.01)
+
+
+async def test_an_attempt_that_we_fail_to_understand_is_deferred(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(result: Reply | Failure, *rest: Any) -> str:
+        if isinstance(result, Failure):
+            return describe(result, *rest)
+        raise ArithmeticError("a bug")
+
+    monkeypatch.setattr(settle, "describe", stumble)
+    refused, taken = rig.recipient("ann@rcpt.test"), rig.recipient("bob@rcpt.test")
+    await rig.accept(refused, taken, leased=True)
+    rig.settler.attempted(refused, Attempt(refused.id, NOW, 0.1, reply(550)))
+    rig.settler.attempted(taken, Attempt(taken.id, NOW, 0.1, TAKEN, past_dot=True))
+    assert await rig.settler.drained(10)
+    assert ((await rig.load(refused)).status, (await rig.load(refused)).uncertain) == (Status.SOFTFAIL, 0)
+    assert "ArithmeticError: a bug" in (await rig.load(refused)).reason
+    assert ((await rig.load(taken)).status, (await rig.load(taken)).uncertain) == (Status.SOFTFAIL, 1)
 
 
 async def test_outcomes_wait_while_the_database_is_locked(rig: Rig) -> None:
