@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import resource
-import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +13,9 @@ from aiohttp import web
 from arkrelay.api.connection import Connection, Connections, Deadlines, Handler
 from arkrelay.api.parts import Parts
 from arkrelay.api.routes import make_app, new_guesses
+from arkrelay.base.sockets import bind, bind_unix, spell
 from arkrelay.base.tasks import Tasks
-from arkrelay.config.addresses import Endpoint, parse_endpoint
+from arkrelay.config.addresses import parse_endpoint
 from arkrelay.model.errors import ConfigError
 from arkrelay.model.settings import Listen
 from arkrelay.policy.limits import is_trusted
@@ -99,7 +98,7 @@ class HttpDoors:
                 raise ConfigError(self._parts.live.snapshot.path, "listen", f"https {listen.address} without [tls]")
             context = self._certificate.context
         try:
-            sockets = await _bind(endpoint)
+            sockets = await bind(endpoint.host, endpoint.port)
         except OSError as error:
             raise OSError(error.errno, f"http {listen.address}: {error.strerror or error}") from None
         for sock in sockets:
@@ -107,12 +106,11 @@ class HttpDoors:
                 partial(Connection, self._public, handler, context), sock=sock, backlog=BACKLOG
             )
             self._servers.append(server)
-            host, port = sock.getsockname()[:2]
-            self.addresses.append(("http", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+            self.addresses.append(("http", spell(sock)))
 
     async def _serve_unix(self, path: Path, handler: Callable[[], web.RequestHandler], mode: int) -> None:
         try:
-            sock, inode = _bind_unix(path, mode)
+            sock, inode = bind_unix(path, mode)
         except OSError as error:
             raise OSError(error.errno, f"{path}: {error.strerror or error}") from None
         self._paths.append((path, inode))
@@ -145,44 +143,3 @@ def new_handler(server: web.Server) -> web.RequestHandler:
         access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to say none
         auto_decompress=False,  # a small gzip body could cost hundreds of megabytes
     )
-
-
-async def _bind(endpoint: Endpoint) -> list[socket.socket]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setblocking(False)  # noqa: FBT003 -- the socket module's own signature
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _bind_unix(path: Path, mode: int) -> tuple[socket.socket, int]:
-    """Return a socket bound to ``path``, and its inode; one on which nobody listens is replaced, no other file is."""
-    if path.is_socket():
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-    sock = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o777 & ~mode)  # it must never be open to more than it should
-    try:
-        sock.setblocking(False)  # noqa: FBT003 -- the socket module's own signature
-        sock.bind(str(path))
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        os.umask(mask)
-    return sock, path.stat().st_ino

@@ -6,6 +6,8 @@ Both are plain environment variables and one datagram; a library would be longer
 import os
 import socket
 
+from arkrelay.base.sockets import spell
+
 FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 
@@ -47,10 +49,6 @@ def inherited() -> dict[str, socket.socket]:
         sock.set_inheritable(False)
         name = names[index] if index < len(names) else ""
         if name in found:
-            bound = sock.getsockname()
-            if isinstance(bound, str):
-                name = f"unix:{bound}"
-            else:
-                name = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+            name = spell(sock)
         found[name] = sock
     return found

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from arkrelay.base.metrics import Metrics
+from arkrelay.base.sockets import bind, bind_unix, spell
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.addresses import parse_endpoint
 from arkrelay.config.live import Live
@@ -79,7 +80,7 @@ class Doors:
         listeners = [listen for listen in snapshot.listeners if listen.service in SESSIONS]
         given, unused = pair(listeners, inherited or {})
         for name, sock in unused.items():
-            log.warning("inherited_socket_unused", name=name, address=_bound(sock), advice="add its [[listen]]")
+            log.warning("inherited_socket_unused", name=name, address=spell(sock), advice="add its [[listen]]")
             sock.close()
         try:
             for index, listen in enumerate(listeners):
@@ -121,25 +122,10 @@ class Doors:
     async def _bind(self, listen: Listen) -> list[socket.socket]:
         endpoint = parse_endpoint(listen.address)
         if endpoint.path is not None:
-            sock, inode = _bind_unix(endpoint.path)
+            sock, inode = bind_unix(endpoint.path, SOCKET_MODE)
             self._unix_paths.append((endpoint.path, inode))
             return [sock]
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        sockets: list[socket.socket] = []
-        try:
-            for family, kind, protocol, _, address in dict.fromkeys(found):
-                sock = socket.socket(family, kind, protocol)
-                sockets.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind(address)
-        except OSError:
-            for sock in sockets:
-                sock.close()
-            raise
-        return sockets
+        return await bind(endpoint.host, endpoint.port)
 
     async def _serve(self, listen: Listen, sock: socket.socket) -> None:
         sock.setblocking(False)  # noqa: FBT003 -- the socket module's own signature
@@ -153,7 +139,7 @@ class Doors:
             server = await loop.create_unix_server(connection, sock=sock, backlog=BACKLOG)
         else:
             server = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
-        bound = _bound(sock)
+        bound = spell(sock)
         self._servers.append(server)
         self._addresses.append((listen.service, bound))
         log.info("listening", service=listen.service, address=bound)
@@ -191,7 +177,7 @@ def pair(
 
 
 def _is_bound_there(listen: Listen, name: str, sock: socket.socket) -> bool:
-    wanted, bound = parse_endpoint(listen.address), parse_endpoint(_bound(sock))
+    wanted, bound = parse_endpoint(listen.address), parse_endpoint(spell(sock))
     return (
         listen.address == name
         or wanted == bound
@@ -202,38 +188,10 @@ def _is_bound_there(listen: Listen, name: str, sock: socket.socket) -> bool:
 def _is_named_so(listen: Listen, name: str, sock: socket.socket) -> bool:
     if name != listen.service:
         return False
-    return not parse_endpoint(listen.address).local or parse_endpoint(_bound(sock)).local
+    return not parse_endpoint(listen.address).local or parse_endpoint(spell(sock)).local
 
 
 def _covers(sock: socket.socket, listen: Listen) -> bool:
-    bound, wanted = parse_endpoint(_bound(sock)), parse_endpoint(listen.address)
+    bound, wanted = parse_endpoint(spell(sock)), parse_endpoint(listen.address)
     both = sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     return both and bound.port == wanted.port and {bound.host, wanted.host} <= WILDCARDS
-
-
-def _bound(sock: socket.socket) -> str:
-    """Return the address of a socket as the files spell it."""
-    if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _bind_unix(path: Path) -> tuple[socket.socket, int]:
-    """Return a socket bound to ``path``, for owner and group, and its inode; a dead process' one is replaced."""
-    if path.is_socket():
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()  # nobody listens
-            else:
-                raise OSError("another process listens there")
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.bind(str(path))
-        path.chmod(SOCKET_MODE)  # nobody can connect before listen()
-        return sock, path.stat().st_ino
-    except OSError:
-        sock.close()
-        raise
