@@ -66,8 +66,8 @@ class Meter:
             count = self._counts[tenant_id] = _Count(_hour(now), 0, _month(now), 0)
         if count.hour != _hour(now):
             count.hour, count.in_hour, count.told = _hour(now), 0, False
-        if count.month != _month(now):
-            count.month, count.in_month = _month(now), 0
+            if count.month != _month(now):  # a month begins with an hour
+                count.month, count.in_month = _month(now), 0
         return count
 
 

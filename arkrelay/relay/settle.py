@@ -34,6 +34,7 @@ UNCERTAIN_PAUSE_S = 300.0  # the least wait before a message that may have arriv
 UNCERTAIN_COPIES = 4  # at most so many copies of one message, ever; then a person decides
 STOPPED_PAUSE_S = 5.0  # before a recipient that could not be begun is looked at again
 POISON_ATTEMPTS = 5  # surprises of ours in a row before a recipient is held for a person
+GATHER_S = 0.01  # outcomes of so long go to the writer as one job, which costs it half
 RETRY_WRITE_S = 1.0
 STATUS_EVENT = {
     Status.SENT: EventKind.SENT,
@@ -84,7 +85,7 @@ class Settler:
         self._waiting.append((outcome, done))
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(GATHER_S, self._flush)
 
     async def drained(self, timeout_s: float) -> bool:
         """Return True when every outcome is on disk within ``timeout_s``."""

@@ -2,13 +2,14 @@
 
 RSA-2048 costs about 0.23 ms a signature and SHA-256 of a large body more; OpenSSL releases the GIL for both,
 so two threads use two cores. Handing messages over one at a time would lose 30 % end to end (measured on the
-prototype), so a free thread takes all that waits, up to the batch size; there is no fixed delay.
+prototype), so a free thread takes all that waits, up to the batch size; there is no fixed delay. The threads
+read one plain queue: an executor makes a second future for each hop.
 """
 
 import asyncio
-from collections import deque
+import queue
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from arkrelay.mail.dkim import Signer, sign
@@ -22,6 +23,7 @@ class _Waiting:
     content: bytes
     signers: Sequence[Signer]
     at: float
+    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[bytes]
 
 
@@ -29,9 +31,12 @@ class Signing:
     """The queue in front of the signing threads; one per daemon."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="dkim")
-        self._waiting: deque[_Waiting] = deque()
-        self._free = THREADS
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"dkim_{number}", daemon=True) for number in range(THREADS)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def sign(self, content: bytes, signers: Sequence[Signer], at: float) -> bytes:
         """Return the DKIM-Signature fields to be put before ``content``; empty without ``signers``.
@@ -41,24 +46,34 @@ class Signing:
         """
         if not signers:
             return b""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(content, signers, at, future))
-        self._pump()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        self._waiting.put(_Waiting(content, signers, at, loop, future))
         return await future
 
     def close(self) -> None:
-        """Stop the threads; what still waits is cancelled."""
-        while self._waiting:
-            self._waiting.popleft().future.cancel()
-        self._threads.shutdown(wait=True)
+        """Stop the threads when they have signed what waits."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _pump(self) -> None:
-        while self._free and self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            self._free -= 1
-            self._threads.submit(self._work, asyncio.get_running_loop(), batch)
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, ends = [first], False
+            try:
+                while len(batch) < BATCH and not ends:
+                    item = self._waiting.get_nowait()
+                    ends = item is None
+                    if item is not None:
+                        batch.append(item)
+            except queue.Empty:
+                pass
+            self._work(batch)
+            if ends:
+                return
 
-    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+    def _work(self, batch: list[_Waiting]) -> None:
         results: list[bytes | Exception] = []
         for item in batch:
             try:
@@ -66,17 +81,16 @@ class Signing:
             except Exception as error:  # noqa: BLE001 -- raised again in the caller; the thread outlives it
                 results.append(error)
         try:
-            loop.call_soon_threadsafe(self._finish, batch, results)
+            batch[0].loop.call_soon_threadsafe(_finish, batch, results)
         except RuntimeError:
             pass  # the loop has closed: nobody waits any more
 
-    def _finish(self, batch: list[_Waiting], results: list[bytes | Exception]) -> None:
-        self._free += 1
-        for item, result in zip(batch, results, strict=True):
-            if item.future.cancelled():
-                continue
-            if isinstance(result, Exception):
-                item.future.set_exception(result)
-            else:
-                item.future.set_result(result)
-        self._pump()
+
+def _finish(batch: list[_Waiting], results: list[bytes | Exception]) -> None:
+    for item, result in zip(batch, results, strict=True):
+        if item.future.cancelled():
+            continue
+        if isinstance(result, Exception):
+            item.future.set_exception(result)
+        else:
+            item.future.set_result(result)
