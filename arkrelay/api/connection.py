@@ -22,6 +22,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from arkrelay.api.errors import ApiError, error_response, internal_error, new_request_id
+from arkrelay.base.sockets import pass_on
 from arkrelay.base.tasks import spawn
 
 log = structlog.get_logger()
@@ -211,9 +212,14 @@ class Connection(asyncio.Protocol):
 
     async def _shake_hands(self, raw: asyncio.Transport, context: ssl.SSLContext) -> None:
         deadlines = self._all.deadlines
+        loop = asyncio.get_running_loop()
+        if early := b"".join(self._early):
+            # uvloop reads before our first turn, paused or not. What came is the start of the handshake.
+            self._early.clear()
+            loop.call_soon(loop.call_soon, pass_on, raw, early)  # after start_tls has connected the two
         transport = None
         try:
-            transport = await asyncio.get_running_loop().start_tls(
+            transport = await loop.start_tls(
                 raw,
                 self,
                 context,

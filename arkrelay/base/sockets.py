@@ -1,9 +1,10 @@
-"""Listening sockets, bound the same way by every door."""
+"""Sockets and transports: what every door does the same way with them."""
 
 import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import cast
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
@@ -59,3 +60,14 @@ def spell(sock: socket.socket) -> str:
     if sock.family == socket.AF_UNIX:
         return f"unix:{bound}"
     return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+
+
+def pass_on(transport: asyncio.Transport, data: bytes) -> None:
+    """Give bytes that we were given too soon to the protocol that now reads this transport."""
+    protocol = cast("asyncio.BufferedProtocol", transport.get_protocol())
+    while data and not transport.is_closing():
+        buffer = memoryview(protocol.get_buffer(len(data)))
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
+        protocol.buffer_updated(count)
+        data = data[count:]

@@ -75,6 +75,7 @@ def check_settings(part: Part[Settings], tenant_ids: Collection[str]) -> None:
     _check_headers(reader, "smtp.metadata_headers", settings.smtp.metadata_headers)
     for route in settings.route:
         _check_route(reader, route, whole=part.whole)
+    _check_smarthosts(reader, settings.route)
 
 
 def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[str]) -> None:
@@ -242,6 +243,15 @@ def _check_route(reader: Reader, route: Route, *, whole: bool) -> None:
     if whole and bool(route.username) != bool(route.secret):
         missing = "secret" if route.username else "username"
         reader.report(reader.at(route, missing), "username and secret go together")
+
+
+def _check_smarthosts(reader: Reader, routes: Iterable[Route]) -> None:
+    """Mail waits and is paced per smarthost, so one smarthost has one way to be spoken to."""
+    first: dict[str, Route] = {}
+    for route in routes:
+        other = first.setdefault(route.host.lower(), route)
+        if (other.tls, other.username, other.secret) != (route.tls, route.username, route.secret):
+            reader.report(reader.at(route, "host"), f"{route.host} has other tls, username or secret further up")
 
 
 def _route_domain(route: Route) -> str:

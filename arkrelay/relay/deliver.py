@@ -144,9 +144,13 @@ class Courier:
         envelope = self.envelope(recipient, len(content))
         if not session.extensions.eight_bit_mime:
             envelope = replace(envelope, eight_bit=False)  # by ``fit``
-        slot = self._journal.begin(recipient.id)
         journal = self._journal
-        future = session.send(envelope, content, on_dot=lambda: journal.dot(slot))
+        slot = journal.begin(recipient.id)
+        try:
+            future = session.send(envelope, content, on_dot=lambda: journal.dot(slot))
+        except ValueError:  # a bug of ours, which the caller defers; nothing was sent
+            journal.end(slot)
+            raise
 
         def ended(future: asyncio.Future[Transaction]) -> None:
             transaction = future.result()

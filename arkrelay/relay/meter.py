@@ -72,8 +72,8 @@ class Meter:
 
 
 def _used(counts: Mapping[str, int]) -> int:
-    """Mail that was held at once was not sent, and does not use up a limit."""
-    return counts.get("accepted", 0) - counts.get("held", 0)
+    """What was accepted and not held at once: only that uses up a limit."""
+    return counts.get("granted", 0)
 
 
 def _hour(now: float) -> int:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from arkrelay.model.errors import Conflict, NotFound
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.model.outcome import Outcome
+from arkrelay.policy import outcomes
 from arkrelay.relay import settle
 from arkrelay.relay.queue import Queue
 from arkrelay.store import bodies
@@ -122,10 +123,10 @@ class Operator:
 def _outcome(verb: Verb, recipient: Recipient, now: float) -> Outcome:
     match verb:
         case Verb.RETRY:
-            return settle.release_at(recipient, now, "Put back into the queue by hand")
+            return outcomes.release_at(recipient, now, "Put back into the queue by hand")
         case Verb.RELEASE:
-            return settle.release_at(recipient, now, "Released by hand")
+            return outcomes.release_at(recipient, now, "Released by hand")
         case Verb.HOLD:
-            return settle.hold(recipient, HoldReason.OPERATOR, "Held by hand", now)
+            return outcomes.hold(recipient, HoldReason.OPERATOR, "Held by hand", now)
         case Verb.DELETE:
-            return settle.fail(recipient, "Deleted from the queue by hand", now)
+            return outcomes.fail(recipient, "Deleted from the queue by hand", now)

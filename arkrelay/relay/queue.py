@@ -20,11 +20,11 @@ from arkrelay.config.live import Live
 from arkrelay.model.address import address_key
 from arkrelay.model.errors import StoreError
 from arkrelay.model.message import HoldReason, Recipient
+from arkrelay.policy import outcomes
 from arkrelay.policy.describe import suppressed
 from arkrelay.policy.pace import Pace
 from arkrelay.policy.retry import longest_wait_s
 from arkrelay.policy.schedule import CLAIM, Lane, Schedule
-from arkrelay.relay import settle
 from arkrelay.relay.settle import Settler
 from arkrelay.store import bodies
 from arkrelay.store import queue as rows
@@ -152,9 +152,9 @@ class Queue:
         )
         policy = self._live.snapshot.settings.delivery.uncertain
         for recipient in recovery.taken:
-            self._settler.settle(settle.taken_before_crash(recipient, now))
+            self._settler.settle(outcomes.taken_before_crash(recipient, now))
         for recipient in recovery.uncertain:
-            self._settler.settle(settle.uncertain_after_crash(recipient, policy, now, rebooted=rebooted))
+            self._settler.settle(outcomes.uncertain_after_crash(recipient, policy, now, rebooted=rebooted))
         if recovery.freed or recovery.taken or recovery.uncertain:
             log.warning(
                 "recovered",
@@ -372,7 +372,7 @@ class Queue:
             reason = claimed.suppressed.get(recipient.id)
             if reason is not None:
                 text = suppressed(recipient.address, reason)
-                self._settler.settle(settle.hold(recipient, HoldReason.SUPPRESSED, text, now))
+                self._settler.settle(outcomes.hold(recipient, HoldReason.SUPPRESSED, text, now))
                 continue
             held = self._held.setdefault(recipient.message.id, _Held(None))
             held.recipients += 1

@@ -15,7 +15,7 @@ import structlog
 
 from arkrelay.config.live import Live
 from arkrelay.model.errors import StoreError
-from arkrelay.relay import settle
+from arkrelay.policy import outcomes
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
 from arkrelay.store.connection import Connection
@@ -92,7 +92,7 @@ class Upkeep:
         if retention.held_s:
             for recipient in await self._store.read(lambda db: expired_held(db, now - retention.held_s)):
                 days = retention.held_s / 86400
-                self._settler.settle(settle.fail(recipient, f"Held for {days:g} days and not released", now))
+                self._settler.settle(outcomes.fail(recipient, f"Held for {days:g} days and not released", now))
         kept = replace(
             retention,
             content_s=retention.content_s or FOREVER_S,

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import structlog
 from aiosmtpd.smtp import SMTP
 
+from arkrelay.base.sockets import pass_on
 from arkrelay.model.settings import Listen
 from arkrelay.smtpd.input import Input
 from arkrelay.smtpd.limiter import plain_address
@@ -300,7 +301,7 @@ class Connection(SMTP):
         self._handshaking = True
         if early := self.input.take_all():
             # uvloop may read before our first turn; asyncio does not. What came is the start of the handshake.
-            self.loop.call_soon(self.loop.call_soon, _pass_on, raw, early)  # after start_tls has connected the two
+            self.loop.call_soon(self.loop.call_soon, pass_on, raw, early)  # after start_tls has connected the two
         try:
             transport = await self.loop.start_tls(
                 raw,
@@ -320,17 +321,6 @@ class Connection(SMTP):
         self.input.attach(transport)
         self.tls = True
         self.forget()
-
-
-def _pass_on(transport: asyncio.Transport, data: bytes) -> None:
-    """Give bytes that we were given too soon to the protocol that now reads this transport."""
-    protocol = cast("asyncio.BufferedProtocol", transport.get_protocol())
-    while data and not transport.is_closing():
-        buffer = memoryview(protocol.get_buffer(len(data)))
-        count = min(len(buffer), len(data))
-        buffer[:count] = data[:count]
-        protocol.buffer_updated(count)
-        data = data[count:]
 
 
 def peer_uid(sock: Any) -> str:

@@ -9,6 +9,7 @@ from arkrelay.model.attempt import Attempt, BounceClass, TlsInfo
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.reply import Failure, Reply
+from arkrelay.policy.describe import enhanced_of
 from arkrelay.store import find
 from arkrelay.store.connection import text
 from arkrelay.store.find import Filters
@@ -108,7 +109,7 @@ def insert_attempt(
             result.stage.value,
             result.kind.value if isinstance(result, Failure) else None,
             reply and reply.code,
-            reply and text(reply.enhanced),
+            text(enhanced_of(result, permanent=status is Status.HARDFAIL)),
             text(str(result)),
             text(details),
             blamed,

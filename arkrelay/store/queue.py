@@ -84,6 +84,7 @@ def insert_message(
     tenant_id = message.tenant_id
     hour = hour_of(message.accepted_at)
     count(db, (USAGE, tenant_id, "accepted", hour), len(recipients))
+    count(db, (USAGE, tenant_id, "granted", hour), sum(one.status is not Status.HELD for one in recipients))
     for recipient in recipients:
         count(db, (TOTAL, tenant_id, recipient.status.value), 1)
         if recipient.status is Status.HELD:

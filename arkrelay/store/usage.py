@@ -12,7 +12,7 @@ from arkrelay.store.connection import Connection, Counter
 
 TOTAL = "total"  # recipients per tenant and status, hour 0
 USAGE = "usage"  # per tenant, hour and one of USAGE_ITEMS
-USAGE_ITEMS = ("accepted", "sent", "softfail", "hardfail", "held", "bounced")
+USAGE_ITEMS = ("accepted", "granted", "sent", "softfail", "hardfail", "held", "bounced")
 HOUR_S = 3600
 
 _ADD = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 
@@ -37,6 +38,20 @@ async def test_https_answers_with_a_replaced_certificate_at_once(door: RestDoor)
     show_certificate(door.relay.folder, "renewed.test")
     assert await shown(door) == "CN=renewed.test"
     assert (await door.ask("GET", "/v1/status", base=door.tls)).status == 200
+
+
+async def test_no_handshake_is_lost_that_comes_with_the_connection(door: RestDoor) -> None:
+    """A client in a process or thread of its own speaks before the daemon's first turn, which uvloop reads early."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = ("127.0.0.1", int(door.tls.rpartition(":")[2]))
+
+    def shake_hands() -> None:
+        for _ in range(20):
+            with socket.create_connection(address, timeout=5) as raw, context.wrap_socket(raw) as secured:
+                assert secured.version() == "TLSv1.3"
+
+    await asyncio.to_thread(shake_hands)
 
 
 async def test_a_large_answer_comes_whole_by_tls(door: RestDoor) -> None:

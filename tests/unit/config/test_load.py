@@ -147,6 +147,10 @@ MAIN = [
     ("[[route]]\ndomain = '*'\nhost = 'smart'", 'route[0].host: the port is missing: expected "host:port"'),
     ("[[route]]\ndomain = 'a..b'\nhost = 'smart:25'", "route[0].domain: the domain has an empty label"),
     (
+        "[[route]]\ndomain = 'a.b'\nhost = 'smart:25'\n[[route]]\ndomain = '*'\nhost = 'Smart:25'\ntls = 'required'",
+        "route[1].host: Smart:25 has other tls, username or secret further up",
+    ),
+    (
         "[[route]]\ndomain = '*'\nhost = 'smart:25'\nusername = 'x'",
         "route[0].secret: username and secret go together",
     ),

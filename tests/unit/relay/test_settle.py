@@ -14,8 +14,8 @@ from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.model.settings import Delivery, Settings, Suppression
+from arkrelay.policy import outcomes
 from arkrelay.policy.describe import describe
-from arkrelay.relay import settle
 
 RULES = rules()
 MESSAGE = Message(1, "acme", Door.SMTP, None, NOW, "<1@sender.test>", "a@sender.test", "sender.test", "a@sender.test")
@@ -42,7 +42,7 @@ def decide(
         recipient.id, now, 0.5, result, past_dot=past_dot, host="mx.rcpt.test", address="192.0.2.1", port=25
     )
     given = Settings(hostname="relay.test", **settings)
-    return settle.decide(recipient, attempt, RULES, given, now, 0.0)
+    return outcomes.decide(recipient, attempt, RULES, given, now, 0.0)
 
 
 TAKEN = reply(250, "queued as 4711", "2.0.0", Stage.DOT)
@@ -146,7 +146,7 @@ def test_without_a_reply_to_the_dot_it_may_have_arrived(result: Failure) -> None
     assert outcome.status is Status.SOFTFAIL
     assert outcome.uncertain == 1
     assert outcome.due_at is not None
-    assert outcome.due_at - NOW >= settle.UNCERTAIN_PAUSE_S
+    assert outcome.due_at - NOW >= outcomes.UNCERTAIN_PAUSE_S
     assert [event.kind for event in outcome.events] == [EventKind.UNCERTAIN, EventKind.DELAYED]
     assert "may have arrived" in outcome.reason
 
@@ -222,23 +222,23 @@ def test_passing_over_the_suppression_list_lasts_while_the_message_waits(result:
     assert decide(LOST, passed, past_dot=True).hold_reason is HoldReason.SUPPRESSED
     assert decide(reply(550), passed).hold_reason is None
     held = replace(passed, status=Status.HELD)
-    assert settle.release_at(held, NOW, "by hand").hold_reason is HoldReason.SUPPRESSED
+    assert outcomes.release_at(held, NOW, "by hand").hold_reason is HoldReason.SUPPRESSED
     operator = replace(held, hold_reason=HoldReason.OPERATOR)
-    assert settle.release_at(operator, NOW, "by hand").hold_reason is None
+    assert outcomes.release_at(operator, NOW, "by hand").hold_reason is None
 
 
 # After a crash.
 
 
 def test_after_a_crash_what_the_peer_took_is_sent_and_what_it_may_have_taken_follows_policy() -> None:
-    assert settle.taken_before_crash(RECIPIENT, NOW).status is Status.SENT
-    again = settle.uncertain_after_crash(RECIPIENT, "retry", NOW, rebooted=False)
+    assert outcomes.taken_before_crash(RECIPIENT, NOW).status is Status.SENT
+    again = outcomes.uncertain_after_crash(RECIPIENT, "retry", NOW, rebooted=False)
     assert (again.status, again.due_at, again.uncertain) == (Status.PENDING, NOW, 1)
     assert [event.kind for event in again.events] == [EventKind.UNCERTAIN]
-    held = settle.uncertain_after_crash(RECIPIENT, "hold", NOW, rebooted=True)
+    held = outcomes.uncertain_after_crash(RECIPIENT, "hold", NOW, rebooted=True)
     assert (held.status, held.hold_reason, held.uncertain) == (Status.HELD, HoldReason.UNCERTAIN, 1)
     assert "the machine went down" in held.reason
-    fourth = settle.uncertain_after_crash(replace(RECIPIENT, uncertain=3), "retry", NOW, rebooted=False)
+    fourth = outcomes.uncertain_after_crash(replace(RECIPIENT, uncertain=3), "retry", NOW, rebooted=False)
     assert fourth.status is Status.HELD
 
 
@@ -281,7 +281,7 @@ async def test_an_attempt_that_we_fail_to_understand_is_deferred(rig: Rig, monke
             return describe(result, *rest)
         raise ArithmeticError("a bug")
 
-    monkeypatch.setattr(settle, "describe", stumble)
+    monkeypatch.setattr(outcomes, "describe", stumble)
     refused, taken = rig.recipient("ann@rcpt.test"), rig.recipient("bob@rcpt.test")
     await rig.accept(refused, taken, leased=True)
     rig.settler.attempted(refused, Attempt(refused.id, NOW, 0.1, reply(550)))
