@@ -2,8 +2,9 @@
 
 ``submit`` takes responsibility: admission, header clean-up, signature (``sign``), one write; when it
 returns, the message is on disk. ``queue`` decides which destination is served now and by how many
-connections; ``deliver`` plans, connects and sends, and reports what the peer said; ``settle`` says what that
-means and writes recipient, attempt, events and suppression in one transaction.
+connections, and ``connection`` is one of them at work; ``deliver`` plans, connects and sends, and reports what the
+peer said; ``policy.outcomes`` says what that means, and ``settle`` writes recipient, attempt, events and suppression
+in one transaction.
 
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
 anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``upkeep`` (retention,

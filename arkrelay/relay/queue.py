@@ -170,9 +170,13 @@ class Queue:
 
     async def run(self) -> None:
         """Wake lanes as their time comes, until ``stop``."""
+        skew = time.time() - time.monotonic()
         while not self.stopping:
             self.ticked_at = time.monotonic()
             now = time.time()
+            if abs(now - self.ticked_at - skew) > CLOCK_JUMP_S:
+                skew = now - self.ticked_at
+                await self._after_clock_jump(now)
             self._obey_settings()
             if not self.paused:
                 # after a pause every lane is looked at: what came due or was handed over in it woke nobody

@@ -304,6 +304,8 @@ async def _run(folder: Path) -> dict[str, Seen]:
                 if isinstance(host, Script):
                     mx = Mx(host, host=address, port=port)
                     seen[row.id].mxs.append(await stack.enter_async_context(mx))
+                    if host.read_rate:
+                        mx.shrink()  # else the kernel may take the whole message before its peer refuses it
                 elif host == TCP_HANG:
                     stack.enter_context(_full_backlog(address, port))
                 if row.route:

@@ -4,12 +4,15 @@ import asyncio
 import sqlite3
 import time
 from math import inf
+from types import SimpleNamespace
 
 import pytest
 from unit.relay.rig import NOW, Rig, Stub
 
 from arkrelay.model.message import HoldReason, Status
+from arkrelay.policy.retry import longest_wait_s
 from arkrelay.policy.schedule import HANDOVER_MESSAGES, Lane, Schedule
+from arkrelay.relay import queue
 from arkrelay.store.journal import Phase
 from arkrelay.store.lists import add_suppression
 
@@ -240,3 +243,27 @@ def test_a_lane_knows_whether_it_has_work() -> None:
     lane.table_due = NOW
     assert lane.has_work(NOW)
     assert not lane.has_work(NOW - 1)
+
+
+async def test_a_clock_that_is_set_back_leaves_nobody_waiting_for_days(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_s = 20 * 86400.0
+    waiting = rig.recipient(due_at=NOW + 60)
+    await rig.accept(waiting)
+    rig.queue.note_due(waiting.destination, NOW + 60)
+    running = asyncio.create_task(rig.queue.run())
+    await asyncio.sleep(0)  # it has read the clock
+    behind = SimpleNamespace(time=lambda: time.time() - back_s, monotonic=time.monotonic)
+    monkeypatch.setattr(queue, "time", behind)
+    rig.queue.note_due(waiting.destination, NOW - back_s)  # wakes the loop
+    longest_s = longest_wait_s(rig.live.snapshot.settings.delivery.retry_policy())
+    async with asyncio.timeout(20):
+        while (await rig.load(waiting)).due_at == NOW + 60:
+            await asyncio.sleep(0.01)
+    due_at = (await rig.load(waiting)).due_at
+    assert due_at is not None
+    assert due_at <= behind.time() + longest_s
+    rig.queue.stopping = True
+    rig.queue.note_due(waiting.destination, NOW - back_s)
+    await running
