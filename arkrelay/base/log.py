@@ -88,7 +88,7 @@ class Lines:
     """The one logger that writes lines to standard error; it never raises.
 
     Lines of an event loop are gathered for 20 ms and written at once: two lines for each message would cost two
-    system calls, 7 % of its CPU. Errors, and lines from threads, are written at once.
+    system calls, 7 % of its CPU. Warnings, errors and lines from threads are written at once.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -129,8 +129,8 @@ class Lines:
         except (OSError, ValueError):
             pass  # closed, or its disk is full: the service goes on
 
-    debug = info = warning = log = msg
-    critical = fatal = exception = error
+    debug = info = log = msg
+    warning = critical = fatal = exception = error
 
 
 class Journal:
