@@ -89,6 +89,16 @@ def doors(config: Path) -> list[Door]:
 def _door(address: str, config: Path, *, secure: bool) -> Door | None:
     if address.startswith("unix:"):
         return Door(address, socket=config.parent / address.removeprefix("unix:"))
+    reached = on_loopback(address)
+    if reached is None:
+        return None  # a key belongs on loopback: a public listener is for clients that check certificates
+    host, port = reached
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Door(shown, base=f"{'https' if secure else 'http'}://{shown}")
+
+
+def on_loopback(address: str) -> tuple[str, int] | None:
+    """Return host and port under which this machine reaches a listener, or None where that is not loopback."""
     host, _, port = address.rpartition(":")
     try:
         parsed = ipaddress.ip_address(host.strip("[]"))
@@ -97,9 +107,8 @@ def _door(address: str, config: Path, *, secure: bool) -> Door | None:
     if parsed.is_unspecified:
         parsed = ipaddress.ip_address("::1" if parsed.version == 6 else "127.0.0.1")
     if not parsed.is_loopback or not port.isdecimal():
-        return None  # a key belongs on loopback: a public listener is for clients that check certificates
-    shown = f"[{parsed}]" if parsed.version == 6 else str(parsed)
-    return Door(f"{shown}:{port}", base=f"{'https' if secure else 'http'}://{shown}:{port}")
+        return None
+    return str(parsed), int(port)
 
 
 class Daemon:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import aiosmtplib
 
-from arkrelay.cli.client import Daemon, NotRunning, read_settings
+from arkrelay.cli.client import Daemon, NotRunning, on_loopback, read_settings
 from arkrelay.model.errors import ArkrelayError
 
 DEFAULT_SUBMISSION = "127.0.0.1:2525"  # where a configuration without [[listen]] listens
@@ -68,16 +67,8 @@ def _door(listener: dict[str, Any], config: Path) -> SmtpDoor | None:
     bound = bool(listener.get("tenant"))
     if address.startswith("unix:"):
         return SmtpDoor(address, socket=config.parent / address.removeprefix("unix:"), tls=tls, open=bound)
-    host, _, port = address.rpartition(":")
-    try:
-        parsed = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
-    if parsed.is_unspecified:
-        parsed = ipaddress.ip_address("::1" if parsed.version == 6 else "127.0.0.1")
-    if not parsed.is_loopback or not port.isdecimal():
-        return None
-    return SmtpDoor(address, host=str(parsed), port=int(port), tls=tls, open=bound)
+    reached = on_loopback(address)
+    return None if reached is None else SmtpDoor(address, host=reached[0], port=reached[1], tls=tls, open=bound)
 
 
 def rest_body(parcel: Parcel, tenant: str | None) -> dict[str, Any]:

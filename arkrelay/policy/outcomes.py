@@ -57,14 +57,10 @@ def decide(
     details = describe(result, classified, recipient, attempt.host, attempt.address, attempt.port)
     due_at = None
     if not classified.permanent:
+        message, policy = recipient.message, settings.delivery.retry_policy()
+        wait_s, expires_at = classified.wait_s, message.expires_at
         due_at = next_attempt_at(
-            settings.delivery.retry_policy(),
-            attempts,
-            recipient.message.accepted_at,
-            now,
-            dice,
-            wait_s=classified.wait_s,
-            expires_at=recipient.message.expires_at,
+            policy, attempts, message.accepted_at, now, dice, wait_s=wait_s, expires_at=expires_at
         )
         if due_at is None:
             details = _gave_up(recipient, attempts, settings, details, now)
@@ -216,15 +212,7 @@ def _uncertain(
     if count >= UNCERTAIN_COPIES or settings.delivery.uncertain == "hold":
         held = _held(recipient, attempt, HoldReason.UNCERTAIN, reason, attempts, now)
         return replace(held, events=(event, *held.events), uncertain=count)
-    due_at = next_attempt_at(
-        settings.delivery.retry_policy(),
-        attempts,
-        recipient.message.accepted_at,
-        now,
-        dice,
-        wait_s=None,
-        expires_at=None,
-    )
+    due_at = next_attempt_at(settings.delivery.retry_policy(), attempts, recipient.message.accepted_at, now, dice)
     due_at = max(due_at or 0.0, now + UNCERTAIN_PAUSE_S)
     return Outcome(
         recipient,
