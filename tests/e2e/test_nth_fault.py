@@ -25,7 +25,7 @@ from arkrelay.config.live import Live
 from arkrelay.daemon import Daemon
 from arkrelay.model.errors import StoreError
 from arkrelay.model.message import QUEUED
-from arkrelay.policy import schedule
+from arkrelay.policy import outcomes, schedule
 from arkrelay.relay import queue, settle, upkeep
 from arkrelay.relay.operate import Operator, Selection, Verb
 from arkrelay.store import checkpoint, find, writer
@@ -163,7 +163,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses after trouble: they are for people and disks, and not what is tested here."""
     monkeypatch.setattr(queue, "STORE_TROUBLE_S", PAUSE_S)
     monkeypatch.setattr(settle, "RETRY_WRITE_S", PAUSE_S)
-    monkeypatch.setattr(settle, "STOPPED_PAUSE_S", PAUSE_S)
+    monkeypatch.setattr(outcomes, "STOPPED_PAUSE_S", PAUSE_S)
     monkeypatch.setattr(queue, "TICK_S", PAUSE_S)
     monkeypatch.setattr(upkeep, "DISK_S", PAUSE_S)
     monkeypatch.setattr(writer, "RETRY_S", PAUSE_S)
