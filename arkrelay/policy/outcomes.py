@@ -183,7 +183,8 @@ def _sent(recipient: Recipient, attempt: Attempt, now: float) -> Outcome:
         attempt=attempt,
         details=details,
         events=(_event(recipient, attempt, Status.SENT, details, now),),
-        unsuppress=True,
+        # the first attempt of mail that passed the list at acceptance has nothing to take off it
+        unsuppress=recipient.attempts > 0 or recipient.hold_reason is HoldReason.SUPPRESSED,
         uncertain=recipient.uncertain,
     )
 

@@ -23,6 +23,10 @@ _ATTEMPT_COLUMNS = (
 _INSERT_ATTEMPT = f"INSERT INTO attempts ({_ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 -- our own columns
 
 
+ROWS_AT_ONCE = 16  # in one INSERT; SQLite allowed 999 parameters at its strictest
+AttemptRow = tuple[object, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One attempt as it is kept, or a decision that REST lists beside the attempts (``stage`` None)."""
@@ -64,22 +68,31 @@ class Page:
 
 def insert_events(db: sqlite3.Connection, events: Sequence[Event]) -> None:
     """Append to the event log, in this order."""
-    if len(events) == 1:
-        db.execute(_INSERT_EVENT, event_row(events[0]))
-    elif events:
-        db.executemany(_INSERT_EVENT, [event_row(event) for event in events])
+    _insert(db, _INSERT_EVENT, [event_row(event) for event in events])
 
 
-def insert_attempt(
-    db: sqlite3.Connection,
+def insert_attempts(db: sqlite3.Connection, rows: Sequence[AttemptRow]) -> None:
+    """Record attempts, each a row of ``attempt_row``."""
+    _insert(db, _INSERT_ATTEMPT, rows)
+
+
+def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows, many with one step: each step of SQLite gives the GIL away and has to win it back."""
+    head, _, marks = statement.partition(" VALUES ")
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        db.execute(f"{head} VALUES {', '.join([marks] * len(some))}", [value for row in some for value in row])
+
+
+def attempt_row(
     recipient_id: int,
     status: Status,
     attempt: Attempt | None,
     at: float,
     details: str,
     bounce_class: BounceClass | None,
-) -> None:
-    """Record one attempt, or without one a decision that belongs among the deliveries."""
+) -> AttemptRow:
+    """Return the row of one attempt, or without one of a decision that belongs among the deliveries."""
     blamed = bounce_class and bounce_class.value
     row: tuple[object, ...]
     if attempt is None:
@@ -121,7 +134,7 @@ def insert_attempt(
             tls and tls.cipher,
             tls and tls.verified,
         )
-    db.execute(_INSERT_ATTEMPT, row)
+    return row
 
 
 def list_attempts(conn: sqlite3.Connection, recipient_id: int) -> list[Delivery]:

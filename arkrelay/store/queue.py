@@ -15,7 +15,7 @@ from arkrelay.model.message import QUEUED, Message, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.store import find, lists
 from arkrelay.store.connection import text
-from arkrelay.store.history import insert_attempt, insert_events
+from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
 from arkrelay.store.rows import BOTH, message_row, recipient_row, recipients_of
 from arkrelay.store.usage import TOTAL, USAGE, count, hour_of
@@ -25,7 +25,7 @@ _INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 20) + ")
 _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 _SELECT = f"SELECT {BOTH} FROM recipients r JOIN messages m ON m.id = r.message_id"  # noqa: S608 -- our own columns
 _SELECT_LEASED = _SELECT.replace("recipients r", "recipients r INDEXED BY recipients_leased")
-_STATE = "SELECT status, due_at FROM recipients WHERE id = ?"  # primary key
+_STATE = "SELECT status FROM recipients WHERE id = ?"  # primary key
 _SETTLE = (
     "UPDATE recipients SET status = ?, attempts = ?, due_at = ?, lease = 0, changed_at = ?, reason = ?,"
     " hold_reason = ?, bounce_class = ?, uncertain = ? WHERE id = ?"  # primary key
@@ -89,7 +89,8 @@ def insert_message(
         count(db, (TOTAL, tenant_id, recipient.status.value), 1)
         if recipient.status is Status.HELD:
             count(db, (USAGE, tenant_id, "held", hour), 1)
-            insert_attempt(db, recipient.id, Status.HELD, None, message.accepted_at, recipient.reason, None)
+            row = attempt_row(recipient.id, Status.HELD, None, message.accepted_at, recipient.reason, None)
+            insert_attempts(db, [row])
     insert_events(db, events)
 
 
@@ -159,45 +160,60 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     A recipient that a peer has taken stays ``sent``, whatever an outcome that is late for it says (it may still
     become ``bounced``); the attempt is recorded all the same. One that retention has removed is passed over.
     """
+    attempts: list[AttemptRow] = []
+    events: list[Event] = []
     for outcome in outcomes:
-        recipient = outcome.recipient
+        recipient, status = outcome.recipient, outcome.status
         tenant_id = recipient.message.tenant_id
-        found = db.execute(_STATE, (recipient.id,)).fetchone()
-        if found is None:
+        before = _settle(db, outcome)
+        if before is None:
             continue
-        before, status = found[0], outcome.status
-        late = before == "sent" and status is not Status.SENT and status is not Status.BOUNCED
-        if not late:
-            db.execute(
-                _SETTLE,
-                (
-                    status.value,
-                    outcome.attempts,
-                    outcome.due_at if status in QUEUED else None,
-                    outcome.at,
-                    text(outcome.reason),
-                    outcome.hold_reason and outcome.hold_reason.value,
-                    outcome.bounce_class and outcome.bounce_class.value,
-                    outcome.uncertain,
-                    recipient.id,
-                ),
-            )
-            if before != status.value:
-                count(db, (TOTAL, tenant_id, before), -1)
-                count(db, (TOTAL, tenant_id, status.value), 1)
         attempt = outcome.attempt
         if attempt is not None or outcome.details:
-            insert_attempt(db, recipient.id, status, attempt, outcome.at, outcome.details, outcome.bounce_class)
+            attempts.append(
+                attempt_row(recipient.id, status, attempt, outcome.at, outcome.details, outcome.bounce_class)
+            )
         if status in _COUNTED and (attempt is not None or before != status.value):
             count(db, (USAGE, tenant_id, status.value, hour_of(outcome.at)), 1)
-        if outcome.events:
-            insert_events(db, outcome.events)
+        events += outcome.events
         if outcome.suppress is not None or outcome.unsuppress:
-            _change_suppression(db, outcome)
+            events += _change_suppression(db, outcome)
+    insert_attempts(db, attempts)
+    insert_events(db, events)
 
 
-def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> None:
-    """Put the address on the list or take it off, with an event when that changed anything."""
+def _settle(db: sqlite3.Connection, outcome: Outcome) -> str | None:
+    """Give the row its new state, if it may have it, and return the state before; None: there is no such row."""
+    recipient, status = outcome.recipient, outcome.status
+    before = recipient.status.value
+    values = (
+        status.value,
+        outcome.attempts,
+        outcome.due_at if status in QUEUED else None,
+        outcome.at,
+        text(outcome.reason),
+        outcome.hold_reason and outcome.hold_reason.value,
+        outcome.bounce_class and outcome.bounce_class.value,
+        outcome.uncertain,
+        recipient.id,
+    )
+    # nearly always the row is as its recipient was read, and one statement does
+    if before == "sent" or not db.execute(_SETTLE + " AND status = ?", (*values, before)).rowcount:
+        found = db.execute(_STATE, (recipient.id,)).fetchone()
+        if found is None:
+            return None
+        before = str(found[0])
+        if before == "sent" and status is not Status.SENT and status is not Status.BOUNCED:
+            return before  # late
+        db.execute(_SETTLE, values)
+    if before != status.value:
+        count(db, (TOTAL, recipient.message.tenant_id, before), -1)
+        count(db, (TOTAL, recipient.message.tenant_id, status.value), 1)
+    return before
+
+
+def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> tuple[Event, ...]:
+    """Put the address on the list or take it off, and return the event of that, when it changed anything."""
     recipient = outcome.recipient
     message = recipient.message
     if outcome.suppress is not None:
@@ -206,9 +222,10 @@ def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> None:
     else:
         changed = lists.unsuppress(db, message.tenant_id, recipient.address)
         kind = EventKind.UNSUPPRESSED
-    if changed and all(event.kind is not kind for event in outcome.events):
-        data = {"address": recipient.address, "reason": outcome.suppress or "delivered"}
-        insert_events(db, (Event(kind, outcome.at, message.tenant_id, message.id, recipient.id, data),))
+    if not changed or any(event.kind is kind for event in outcome.events):
+        return ()
+    data = {"address": recipient.address, "reason": outcome.suppress or "delivered"}
+    return (Event(kind, outcome.at, message.tenant_id, message.id, recipient.id, data),)
 
 
 def recover(db: sqlite3.Connection, left: Mapping[int, Phase], rebooted: bool, epoch: int, now: float) -> Recovery:  # noqa: FBT001 -- a fixed interface

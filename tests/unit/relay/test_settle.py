@@ -212,7 +212,10 @@ def test_what_suppresses_is_a_setting(on: str, result: Reply, attempts: int, rea
 
 
 def test_a_delivery_takes_an_automatic_entry_off_the_list() -> None:
-    assert decide(TAKEN).unsuppress
+    passed = replace(RECIPIENT, hold_reason=HoldReason.SUPPRESSED)
+    assert decide(TAKEN, passed).unsuppress
+    assert decide(TAKEN, replace(RECIPIENT, attempts=1)).unsuppress
+    assert not decide(TAKEN, replace(RECIPIENT, attempts=0)).unsuppress  # it was not on the list a moment ago
 
 
 @pytest.mark.parametrize("result", [reply(450), failure(FailureKind.TIMEOUT)])

@@ -118,7 +118,8 @@ async def test_the_file_shrinks_after_deletes(store: Store) -> None:
 async def test_orphans_are_removed(store: Store) -> None:
     kept = await accept(store)
     await store.write(lambda db: db.execute("INSERT INTO bodies VALUES (99, x'00')"))
-    await store.write(lambda db: history.insert_attempt(db, 99, Status.SENT, None, NOW, "", None))
+    row = history.attempt_row(99, Status.SENT, None, NOW, "", None)
+    await store.write(lambda db: history.insert_attempts(db, [row]))
     assert await store.write(prune.remove_orphans) == 2
     assert await store.write(prune.remove_orphans) == 0
     assert await has_content(store, kept)
