@@ -99,10 +99,6 @@ class Input:
         """Put bytes back before what has arrived since."""
         self.buffer[:0] = data
 
-    def has_line(self) -> bool:
-        """Whether a line can be taken at once, so that replies may wait and go out together."""
-        return b"\n" in self.buffer
-
     async def more(self) -> None:
         """Return when bytes have arrived, the input has ended, or ``wake`` was called."""
         if self.eof:

@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import smtplib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -122,8 +121,8 @@ async def test_clients_wait_in_the_sockets_of_systemd_while_the_daemon_is_away(
         assert await relay.stop() == 0
 
 
-@pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd is not installed")
-async def test_the_first_connection_starts_the_daemon(tmp_path: Path) -> None:
+async def test_the_first_connection_starts_the_daemon(tmp_path: Path, need: Callable[[str | Path], Path]) -> None:
+    need("systemd-socket-activate")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = int(server.getsockname()[1])
     relay = Launched(tmp_path)
