@@ -57,6 +57,7 @@ from arkrelay.wire.tls import ServerCertificate
 log = structlog.get_logger()
 
 GC_THRESHOLDS = (50_000, 20, 100)  # CPython's own are (700, 10, 10), made for scripts
+SWITCH_S = 0.001  # CPython's 5 ms is as long as a commit: what a thread has done is not seen for so long
 DRAIN_S = 30.0  # in-flight work is done within this after SIGTERM
 FILES_S = 5.0  # between looks at certificate and key files
 STATUS_S = 10.0  # between STATUS= lines
@@ -76,6 +77,7 @@ def main(config: Path) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a shell's 1024 is for programs that use select(2)
     logs.setup(live.snapshot.settings.log.format, live.snapshot.settings.log.level)
     try:
+        sys.setswitchinterval(SWITCH_S)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(live))
     except ArkrelayError as error:

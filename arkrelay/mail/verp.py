@@ -4,12 +4,12 @@ A bounce comes to an address of ours; which recipient it is about is read from t
 bounce's text, which anybody can write. So a forged one can at worst be wrong about a recipient whose return path
 its sender has seen.
 
-The local part is ``b`` and 40 characters of base32 in lower case: 8 bytes of recipient id, 4 bytes of hours
-since 1970, 13 bytes of HMAC-SHA256 (104 bits). 41 characters of the 64 that RFC 5321 §4.5.3.1.1 allows, all of
-them letters and digits, and without case: some hosts fold it.
+The local part is ``b`` and 50 characters of hexadecimal: 8 bytes of recipient id, 4 bytes of hours since 1970, 13
+bytes of HMAC-SHA256 (104 bits). 51 characters of the 64 that RFC 5321 §4.5.3.1.1 allows, all of them letters and
+digits, and without case: some hosts fold it. Base32 would save ten of them, and is written in Python: 2 % of the
+path of a message.
 """
 
-import base64
 import hashlib
 import hmac
 import re
@@ -18,7 +18,7 @@ LIFETIME_S = 30 * 86400.0  # bounces come while the peer's own queue tries (RFC 
 PREFIX = "b"
 MAC_BYTES = 13
 _HOUR_S = 3600
-_LOCAL_PART = re.compile(r"b[a-z2-7]{40}")
+_LOCAL_PART = re.compile(r"b[0-9a-f]{50}")
 _PURPOSE = b"arkrelay return path\0"  # keeps these codes apart from others made with the same secret
 
 
@@ -35,7 +35,7 @@ class ReturnPaths:
     def local_part(self, recipient_id: int, at: float) -> str:
         """Return the local part for this recipient; it is good for 30 days from ``at`` (Unix seconds)."""
         payload = recipient_id.to_bytes(8, "big") + int(at // _HOUR_S).to_bytes(4, "big")
-        return PREFIX + base64.b32encode(payload + self._code(payload)).decode("ascii").lower()
+        return PREFIX + (payload + self._code(payload)).hex()
 
     def parse(self, local: str, now: float) -> int | None:
         """Return the recipient id, or None: not of this form, not made by us, or too old.
@@ -45,7 +45,7 @@ class ReturnPaths:
         local = local.lower()
         if not _LOCAL_PART.fullmatch(local):
             return None
-        raw = base64.b32decode(local[len(PREFIX) :], casefold=True)  # 40 characters: no padding, no bits to spare
+        raw = bytes.fromhex(local[len(PREFIX) :])
         payload, code = raw[:12], raw[12:]
         if not hmac.compare_digest(code, self._code(payload)):
             return None

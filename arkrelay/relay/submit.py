@@ -7,9 +7,10 @@ once the write has committed the message cannot be lost, whatever happens to the
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -33,7 +34,7 @@ from arkrelay.relay.queue import Queue
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import bodies
-from arkrelay.store import queue as rows
+from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.lists import set_last_used, suppressed_among
 
@@ -76,6 +77,7 @@ class Submitter:
         self._meter = meter
         self._upkeep = upkeep
         self._metrics = metrics
+        self._insert = partial(_insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
         self._used_at: dict[tuple[str, str], float] = {}  # when each credential's use was last written down
 
@@ -249,9 +251,10 @@ class Submitter:
             await self._store.save_large(message.id, draft.content)
         destinations = [recipient.destination for recipient in draft.recipients]
         leased = held is None and self._queue.reserve(destinations, size)
-        write = self._store.begin(
-            lambda db: _insert(db, draft, None if large else draft.content, self._store.epoch, leased=leased)
+        insertion = Insertion(
+            message, draft.recipients, None if large else draft.content, draft.events, leased=leased
         )
+        write = self._store.begin_together(self._insert, insertion)
         write.add_done_callback(lambda done: self._written(done, draft, leased=leased, large=large))
         self._note_use(message)
         began = time.perf_counter()
@@ -273,7 +276,7 @@ class Submitter:
         return Accepted(message.id, tokens, held.hold_reason if held else None, message.message_id)
 
     def _written(
-        self, done: "asyncio.Future[tuple[Recipient, ...]]", draft: _Draft, *, leased: bool, large: bool
+        self, done: "asyncio.Future[Sequence[Recipient]]", draft: _Draft, *, leased: bool, large: bool
     ) -> None:
         """Hand over what was committed, whether or not its submitter still waits; undo what was not."""
         size = len(draft.content)
@@ -345,22 +348,27 @@ def _who(snapshot: Snapshot, tenant_id: str, credential: str | None) -> tuple[Te
     return tenant, found
 
 
-def _insert(
-    db: sqlite3.Connection, draft: _Draft, content: bytes | None, epoch: int, *, leased: bool
-) -> tuple[Recipient, ...]:
-    """A job of the writer: insert the message; recipients that the tenant may not mail are held from the start."""
-    message = draft.message
-    keys = [address_key(one.address) for one in draft.recipients if one.status is Status.PENDING]
-    found = suppressed_among(db, message.tenant_id, keys) if keys else {}
-    recipients: Sequence[Recipient] = draft.recipients
-    if found:
-        recipients = [_suppress(one, found) for one in draft.recipients]
-    events = [*draft.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
-    rows.insert_message(db, message, recipients, content, leased, epoch, events)
-    return tuple(recipients)
+def _insert(db: sqlite3.Connection, insertions: Sequence[Insertion], *, epoch: int) -> Sequence[Sequence[Recipient]]:
+    """A job of the writer: insert messages; recipients that their tenant may not mail are held from the start."""
+    keys: dict[str, list[str]] = {}
+    for one in insertions:
+        pending = [address_key(to.address) for to in one.recipients if to.status is Status.PENDING]
+        keys.setdefault(one.message.tenant_id, []).extend(pending)
+    suppressed = {tenant_id: suppressed_among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
+    ready = [_ready(one, suppressed.get(one.message.tenant_id, {})) for one in insertions]
+    insert_messages(db, ready, epoch)
+    return [one.recipients for one in ready]
 
 
-def _suppress(recipient: Recipient, found: dict[str, str]) -> Recipient:
+def _ready(insertion: Insertion, suppressed: Mapping[str, str]) -> Insertion:
+    recipients = insertion.recipients
+    if suppressed:
+        recipients = [_suppress(one, suppressed) for one in recipients]
+    events = [*insertion.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
+    return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
+
+
+def _suppress(recipient: Recipient, found: Mapping[str, str]) -> Recipient:
     reason = found.get(address_key(recipient.address))
     if reason is None or recipient.status is not Status.PENDING:
         return recipient

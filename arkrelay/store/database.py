@@ -23,6 +23,7 @@ from arkrelay.store.writer import Writer
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 # how long the check at start may take: a large database is checked as far as this goes, `check` does all of it
 CHECK_CLEAN_S = 0.5
@@ -114,6 +115,19 @@ class Store:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._writer.submit(Waiting(job, loop, future, essential=essential))
+        return future
+
+    def begin_together(
+        self, job: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item
+    ) -> asyncio.Future[T]:
+        """Start a ``write`` whose job does several items with few statements, and return the future of this one.
+
+        ``job`` is called with the items of its neighbours in line, and returns a result for each. When it raises,
+        each item is tried alone.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._writer.submit(Waiting(job, loop, future, essential=False, item=item))
         return future
 
     def write_later(self, job: Callable[[Connection], object], done: Done | None = None) -> None:

@@ -13,7 +13,7 @@ from arkrelay.policy.describe import enhanced_of
 from arkrelay.store import find
 from arkrelay.store.connection import text
 from arkrelay.store.find import Filters
-from arkrelay.store.rows import event_of, event_row
+from arkrelay.store.rows import event_of, event_row, insert_rows
 
 _INSERT_EVENT = "INSERT INTO events (kind, at, tenant_id, message_id, recipient_id, data) VALUES (?, ?, ?, ?, ?, ?)"
 _ATTEMPT_COLUMNS = (
@@ -21,9 +21,6 @@ _ATTEMPT_COLUMNS = (
     " past_dot, host, address, port, tls_version, tls_cipher, tls_verified"
 )
 _INSERT_ATTEMPT = f"INSERT INTO attempts ({_ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 -- our own columns
-
-
-ROWS_AT_ONCE = 16  # in one INSERT; SQLite allowed 999 parameters at its strictest
 AttemptRow = tuple[object, ...]
 
 
@@ -68,20 +65,12 @@ class Page:
 
 def insert_events(db: sqlite3.Connection, events: Sequence[Event]) -> None:
     """Append to the event log, in this order."""
-    _insert(db, _INSERT_EVENT, [event_row(event) for event in events])
+    insert_rows(db, _INSERT_EVENT, [event_row(event) for event in events])
 
 
 def insert_attempts(db: sqlite3.Connection, rows: Sequence[AttemptRow]) -> None:
     """Record attempts, each a row of ``attempt_row``."""
-    _insert(db, _INSERT_ATTEMPT, rows)
-
-
-def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows, many with one step: each step of SQLite gives the GIL away and has to win it back."""
-    head, _, marks = statement.partition(" VALUES ")
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[start : start + ROWS_AT_ONCE]
-        db.execute(f"{head} VALUES {', '.join([marks] * len(some))}", [value for row in some for value in row])
+    insert_rows(db, _INSERT_ATTEMPT, rows)
 
 
 def attempt_row(

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -11,14 +13,19 @@ from arkrelay.store.connection import Connection
 
 log = structlog.get_logger()
 
-Job = Callable[[Connection], Any]
+Job = Callable[..., Any]  # of a connection, or of a connection and a list of items
+_JOB = attrgetter("job")
 Done = Callable[[Exception | None], None]
 
 
 class Waiting:
-    """One job with the place where its result goes: a future of ``loop``, a callback, or nowhere."""
+    """One job with the place where its result goes: a future of ``loop``, a callback, or nowhere.
 
-    __slots__ = ("essential", "job", "loop", "settle")
+    With an ``item``, the job is called with the items of all its neighbours in line that have the same job, and
+    returns a result for each.
+    """
+
+    __slots__ = ("essential", "item", "job", "loop", "settle")
 
     def __init__(
         self,
@@ -27,11 +34,25 @@ class Waiting:
         settle: "asyncio.Future[Any] | Done | None",
         *,
         essential: bool,
+        item: object = None,
     ) -> None:
         self.job = job
         self.loop = loop
         self.settle = settle
         self.essential = essential
+        self.item = item
+
+
+def run(db: Connection, batch: list[Waiting]) -> list[Any]:
+    """Return the results of the batch, in its order."""
+    results: list[Any] = []
+    for job, group in groupby(batch, _JOB):
+        some = list(group)
+        if some[0].item is None:
+            results += [job(db) for _ in some]
+        else:
+            results += job(db, [waiting.item for waiting in some])
+    return results
 
 
 class Failed:

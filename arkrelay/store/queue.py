@@ -1,4 +1,4 @@
-"""Messages and recipients: accepted, claimed, settled, recovered. Jobs of the writer and reads of the queue.
+"""Recipients: claimed, settled, recovered. Jobs of the writer and reads of the queue.
 
 A recipient is *leased* while a process has it in hand: its row carries the epoch of that process, and the index
 of due rows does not have it. An epoch is never used again, so a lease of another epoch is one of a dead process.
@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from arkrelay.model.address import address_key
 from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.message import QUEUED, Message, Recipient, Status
+from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.store import find, lists
 from arkrelay.store.connection import text
 from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
-from arkrelay.store.rows import BOTH, message_row, recipient_row, recipients_of
+from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, USAGE, count, hour_of
 
-_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 19) + ")"  # noqa: S608 -- question marks only
-_INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 20) + ")"  # noqa: S608 -- question marks only
-_INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 _SELECT = f"SELECT {BOTH} FROM recipients r JOIN messages m ON m.id = r.message_id"  # noqa: S608 -- our own columns
 _SELECT_LEASED = _SELECT.replace("recipients r", "recipients r INDEXED BY recipients_leased")
 _STATE = "SELECT status FROM recipients WHERE id = ?"  # primary key
@@ -56,42 +53,6 @@ def next_ids(db: sqlite3.Connection) -> tuple[int, int]:
         max(message_id or 0, high.get("high_message_id", 0)) + 1,
         max(recipient_id or 0, high.get("high_recipient_id", 0)) + 1,
     )
-
-
-def insert_message(
-    db: sqlite3.Connection,
-    message: Message,
-    recipients: Sequence[Recipient],
-    content: bytes | None,
-    leased: bool,  # noqa: FBT001 -- a fixed interface; every caller names it
-    epoch: int,
-    events: Sequence[Event],
-) -> None:
-    """Take the message into the database with its recipients, its content and what is to be said about it.
-
-    ``content`` None: it was saved by ``Store.save_large``. With ``leased``, recipients that are queued belong to
-    this process at once. A recipient that is held from the start gets an entry among its deliveries.
-    """
-    db.execute(_INSERT_MESSAGE, message_row(message, large=content is None))
-    if content is not None:
-        db.execute(_INSERT_BODY, (message.id, content))
-    lease = epoch if leased else 0
-    rows = [recipient_row(one, lease if one.due_at is not None else 0) for one in recipients]
-    if len(rows) == 1:
-        db.execute(_INSERT_RECIPIENT, rows[0])
-    else:
-        db.executemany(_INSERT_RECIPIENT, rows)
-    tenant_id = message.tenant_id
-    hour = hour_of(message.accepted_at)
-    count(db, (USAGE, tenant_id, "accepted", hour), len(recipients))
-    count(db, (USAGE, tenant_id, "granted", hour), sum(one.status is not Status.HELD for one in recipients))
-    for recipient in recipients:
-        count(db, (TOTAL, tenant_id, recipient.status.value), 1)
-        if recipient.status is Status.HELD:
-            count(db, (USAGE, tenant_id, "held", hour), 1)
-            row = attempt_row(recipient.id, Status.HELD, None, message.accepted_at, recipient.reason, None)
-            insert_attempts(db, [row])
-    insert_events(db, events)
 
 
 def claim(db: sqlite3.Connection, destination: str, now: float, limit: int, epoch: int) -> list[Recipient]:

@@ -1,6 +1,7 @@
 """Between rows and the types of ``model``: the columns in one place, and what they turn into."""
 
 import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +24,16 @@ _RECIPIENT_FIELDS = (
 BOTH = ", ".join(
     [f"m.{name}" for name in MESSAGE_COLUMNS.split(", ")] + [f"r.{name}" for name in _RECIPIENT_FIELDS.split(", ")]
 )
+ROWS_AT_ONCE = 16  # in one INSERT; SQLite allowed 999 parameters at its strictest
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+def insert_rows(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows, many with one step: each step of SQLite gives the GIL away and has to win it back."""
+    head, _, marks = statement.partition(" VALUES ")
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        db.execute(f"{head} VALUES {', '.join([marks] * len(some))}", [value for row in some for value in row])
 
 
 def message_row(message: Message, *, large: bool) -> tuple[object, ...]:

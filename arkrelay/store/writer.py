@@ -27,7 +27,7 @@ import structlog
 from arkrelay.model.errors import StoreError, StoreFull
 from arkrelay.store import usage
 from arkrelay.store.connection import JOURNAL_LIMIT_BYTES, Connection, Trouble, store_error, trouble_of
-from arkrelay.store.jobs import Failed, Waiting, settle
+from arkrelay.store.jobs import Failed, Waiting, run, settle
 from arkrelay.store.place import Reserve
 
 log = structlog.get_logger()
@@ -212,7 +212,7 @@ class Writer:
         try:
             self._begin(db)
             try:
-                results = [waiting.job(db) for waiting in batch]
+                results = run(db, batch)
                 usage.flush(db)
             except Exception as exc:
                 _forget(db)
@@ -239,7 +239,7 @@ class Writer:
             mark = len(db.after_commit)
             db.execute("SAVEPOINT job")
             try:
-                results.append(waiting.job(db))
+                results += run(db, [waiting])
                 usage.flush(db)
             except Exception as exc:
                 if trouble_of(exc) is not Trouble.JOB:

@@ -16,7 +16,7 @@ PATHS = ReturnPaths(b"s" * 32)
 @given(st.integers(min_value=0, max_value=2**63 - 1), st.floats(min_value=0, max_value=4e9))
 def test_a_return_path_names_its_recipient_in_any_case(recipient_id: int, at: float) -> None:
     local = PATHS.local_part(recipient_id, at)
-    assert re.fullmatch(r"b[a-z2-7]{40}", local)
+    assert re.fullmatch(r"b[0-9a-f]{50}", local)
     assert str(parse_mailbox(f"{local}@rp.test")) == f"{local}@rp.test"
     assert PATHS.parse(local, at) == recipient_id
     assert PATHS.parse(local.upper(), at + LIFETIME_S) == recipient_id

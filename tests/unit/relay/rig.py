@@ -17,6 +17,7 @@ from arkrelay.policy.schedule import Lane
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
 from arkrelay.store import queue as rows
+from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.history import Delivery, list_attempts, list_events
 
@@ -95,7 +96,7 @@ class Rig:
 
         def job(db: Any) -> None:
             for one in recipients:
-                rows.insert_message(db, one.message, [one], b"x", leased=leased, epoch=self.store.epoch, events=())
+                insert_messages(db, [Insertion(one.message, [one], b"x", (), leased=leased)], self.store.epoch)
 
         await self.store.write(job)
 

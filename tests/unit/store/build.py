@@ -11,6 +11,7 @@ from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Reply, Stage
 from arkrelay.store import queue
+from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
 
@@ -78,9 +79,7 @@ async def accept(
         reason="held by a test" if held else "",
     )
     await store.write(
-        lambda db: queue.insert_message(
-            db, of, [one], content, leased=leased, epoch=store.epoch, events=(accepted(of),)
-        )
+        lambda db: insert_messages(db, [Insertion(of, [one], content, (accepted(of),), leased=leased)], store.epoch)
     )
     return one
 

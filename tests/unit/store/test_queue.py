@@ -14,6 +14,7 @@ from arkrelay.model.event import EventKind
 from arkrelay.model.message import HoldReason, Status
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.store import bodies, find, history, lists, prune, queue, usage
+from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Phase
 
@@ -27,9 +28,7 @@ async def test_a_message_comes_back_as_it_was_given(store: Store) -> None:
         recipient(store, of, "one@dest.test", notify="FAILURE", orcpt="rfc822;One@dest.test"),
         recipient(store, of, "zwei@dest.test", status=Status.HELD, due_at=None, hold_reason=HoldReason.SUPPRESSED),
     ]
-    await store.write(
-        lambda db: queue.insert_message(db, of, to, b"body", leased=False, epoch=store.epoch, events=(accepted(of),))
-    )
+    await store.write(lambda db: insert_messages(db, [Insertion(of, to, b"body", (accepted(of),))], store.epoch))
     assert [await load(store, one) for one in to] == to
     assert await store.read(lambda conn: queue.load_recipient(conn, to[0].token)) == to[0]
     assert await store.read(lambda conn: queue.list_recipients_of_message(conn, of.id)) == to
@@ -54,9 +53,7 @@ async def test_a_token_cannot_be_given_twice(store: Store) -> None:
     twin = recipient(store, of)
     twin = replace(twin, token=one.token)
     with pytest.raises(StoreError):
-        await store.write(
-            lambda db: queue.insert_message(db, of, [twin], b"", leased=False, epoch=store.epoch, events=())
-        )
+        await store.write(lambda db: insert_messages(db, [Insertion(of, [twin], b"", ())], store.epoch))
     assert await store.read(lambda conn: count(conn, "messages")) == 1
 
 
@@ -154,9 +151,7 @@ async def test_hostile_text_is_stored_as_valid_text(store: Store, hostile: str) 
     of = message(store, subject=hostile, tag=hostile, author=hostile, metadata={hostile: hostile})
     one = recipient(store, of, hostile + "@dest.test", destination=hostile, reason=hostile, orcpt=hostile)
     event = replace(accepted(of), data={hostile: [hostile]})
-    await store.write(
-        lambda db: queue.insert_message(db, of, [one], b"\xff\x00", leased=False, epoch=store.epoch, events=(event,))
-    )
+    await store.write(lambda db: insert_messages(db, [Insertion(of, [one], b"\xff\x00", (event,))], store.epoch))
     reply = Reply(550, hostile, hostile, Stage.RCPT)
     result = outcome(
         one,
