@@ -21,12 +21,16 @@ import uvloop
 
 from arkrelay import __version__
 from arkrelay.api.app import HttpDoors
+from arkrelay.api.idempotency import Idempotency
 from arkrelay.api.parts import Parts
+from arkrelay.api.requestlog import RequestLog
+from arkrelay.api.watch import EventWatch
 from arkrelay.base import log as logs
 from arkrelay.base import systemd
 from arkrelay.base.metrics import Metrics
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.errors import ConfigErrors
+from arkrelay.config.hookkeys import HookKeys
 from arkrelay.config.live import Changes, Live
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.errors import ArkrelayError, StoreError
@@ -37,12 +41,17 @@ from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.meter import Meter
+from arkrelay.relay.notices import Notices
 from arkrelay.relay.operate import Operator
+from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.queue import Queue
+from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.submit import Submitter
+from arkrelay.relay.tlsreports import TlsReports
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.smtpd.listener import Doors
 from arkrelay.store import lists
@@ -51,6 +60,8 @@ from arkrelay.store.journal import Journal
 from arkrelay.store.place import boot_id
 from arkrelay.store.usage import totals
 from arkrelay.wire.dns import Resolver
+from arkrelay.wire.fetch import Fetcher
+from arkrelay.wire.https import Poster
 from arkrelay.wire.machine import has_global_ipv6, own_addresses
 from arkrelay.wire.tls import ServerCertificate
 
@@ -114,10 +125,12 @@ class Daemon:
             settings.state_dir / "journal", boot_id(), self.store.epoch
         )
         self.signing = Signing()
-        self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s)
-        self.settler = Settler(self.store, live, self.metrics, Rules.load())
+        self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
+        self.settler = Settler(self.store, live, self.metrics, Rules.load(), Notices(self.store, live, self.signing))
         self.queue = Queue(self.store, live, self.settler, self._connection)
         self.domains = DomainChecker(self.resolver, self.store, live)
+        own = own_addresses()
+        self.peer_tls = PeerTls(self.store, live, self.resolver, Fetcher(self.resolver, own))
         self.courier = Courier(
             live,
             self.resolver,
@@ -125,33 +138,47 @@ class Daemon:
             self.journal,
             ReturnPaths(live.snapshot.return_path_secret()),
             self.domains,
-            own_addresses(),
+            self.peer_tls,
+            own,
             ipv6=has_global_ipv6(),
         )
+        poster = Poster(self.resolver, own)
+        self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir))
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
         self.submitter = Submitter(
             self.store, live, self.signing, self.queue, self.domains, self.meter, self.upkeep, self.metrics
         )
+        self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
         if settings.tls is not None:
             certificate = ServerCertificate(settings.tls.certificate, settings.tls.private_key)
         self.certificate = certificate
-        self.doors = Doors(live, self.submitter, certificate, self.metrics)
+        rates = RateLimits()
+        self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
+        self.doors = Doors(live, self.submitter, certificate, self.metrics, rates)
         parts = Parts(
             store=self.store,
             live=live,
             queue=self.queue,
             submitter=self.submitter,
+            meter=self.meter,
             operator=Operator(self.store, self.queue),
             domains=self.domains,
+            hooks=self.hooks,
             upkeep=self.upkeep,
             metrics=self.metrics,
             started_at=self.started_at,
             listeners=self.listeners,
             unready=self.unready,
             reload=self.reload,
+            idempotency=Idempotency(self.store),
+            rates=rates,
+            requests=self.requests,
+            events=EventWatch(self.store),
+            editing=asyncio.Lock(),
+            composing=asyncio.Lock(),
         )
         self.http = HttpDoors(parts, certificate)
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
@@ -182,6 +209,7 @@ class Daemon:
         await self.domains.load()
         await self.meter.load(list(self.live.snapshot.tenants))
         self.courier.clear_text_until = await self.store.read(lambda db: lists.clear_text_hosts(db, time.time()))
+        await self.peer_tls.load()
         self.courier.on_tls_broken = self._remember_clear_text
         self.upkeep.look_at_disk()
         await self.queue.recover(self._left, rebooted=self._rebooted)
@@ -190,6 +218,9 @@ class Daemon:
         self.tasks.spawn("queue", self.queue.run())
         self.tasks.spawn("domains", self.domains.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
+        self.tasks.spawn("request log", self.requests.run())
+        self.tasks.spawn("tls results", self.peer_tls.counts.run())
+        self.tasks.spawn("tls reports", self.tls_reports.run())
         self.tasks.spawn("files", self._watch_files())
         self.tasks.spawn("status", self._tell_systemd())
         self.tasks.spawn("lag", self._watch_lag())
@@ -213,7 +244,9 @@ class Daemon:
         await self.queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.settler.drained(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.http.stop()
+        await self.requests.stop()
         await self.tasks.cancel()
+        await self.peer_tls.close()
         await self.resolver.close()
         self.signing.close()
         self.journal.close()

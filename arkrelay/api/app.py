@@ -38,7 +38,6 @@ class HttpDoors:
     ) -> None:
         self._parts = parts
         self._certificate = certificate
-        self._stopping = asyncio.Event()
         self._guesses = new_guesses()
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
@@ -71,7 +70,7 @@ class HttpDoors:
 
     async def stop(self) -> None:
         """Close the listeners; requests under way get a few seconds, and who waits for events is answered now."""
-        self._stopping.set()
+        self._parts.events.close()
         for server in self._servers:
             server.close()
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
@@ -124,7 +123,7 @@ class HttpDoors:
         self, serve: frozenset[str], *, control_socket: bool = False
     ) -> Callable[[], web.RequestHandler]:
         """Return what makes aiohttp's side of one connection."""
-        app = make_app(self._parts, serve, self._guesses, self._stopping, control_socket=control_socket)
+        app = make_app(self._parts, serve, self._guesses, control_socket=control_socket)
         runner = web.AppRunner(app, shutdown_timeout=STOP_S, handle_signals=False)
         await runner.setup()
         self._runners.append(runner)

@@ -15,13 +15,26 @@ import structlog
 from aiohttp import web
 
 from arkrelay.api.connection import connection_of, network_of
-from arkrelay.api.errors import ApiError, Handler
-from arkrelay.api.parts import CALLER, CONTROL, GUESSES, Caller, parts_of
+from arkrelay.api.errors import Handler
+from arkrelay.api.parts import CALLER, CONTROL, GUESSES, RATE, Caller, parts_of
+from arkrelay.api.refusal import ApiError
+from arkrelay.config.snapshot import Snapshot
 from arkrelay.policy.limits import is_trusted
 
 log = structlog.get_logger()
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+OPEN_PATHS = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/v1/openapi.json",
+        "/v1/docs",
+        "/.well-known/jwks.json",
+    }
+)
 GUESSES_PER_MINUTE = 30  # wrong keys from one address; after that no key from it is looked at
 MINUTE_S = 60.0
 
@@ -43,53 +56,91 @@ async def watch_connection(request: web.Request, handler: Handler) -> web.Stream
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Put the ``Caller`` into the request, or refuse with 401; no body is ever inflated (415)."""
     if request.path not in OPEN_PATHS:
-        request[CALLER] = _caller(request)
+        caller = request[CALLER] = _caller(request)
+        if not caller.local:
+            _count(request, caller)
+        if caller.suspended:
+            raise ApiError(403, "tenant_suspended", f"The tenant is {caller.suspended}.")
     if request.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}:
         raise ApiError(415, "unsupported_media_type", "Send the body without Content-Encoding.", close=True)
     return await handler(request)
 
 
-def caller_of(request: web.Request) -> Caller:
-    """Return who asks."""
-    return request[CALLER]
+def _count(request: web.Request, caller: Caller) -> None:
+    """Count the request towards its key's rate, or refuse it with 429 (Ark contract §4)."""
+    parts = parts_of(request)
+    rate = parts.rates.hit(caller.rate_key, parts.live.snapshot.settings.limits.api_requests_per_s)
+    if rate is None:
+        return
+    request[RATE] = rate
+    if rate.wait_s is not None:
+        wait_s = rate.retry_after_s
+        message = f"More than {rate.limit} requests in {parts.rates.seconds:g} s: try again in {wait_s} s."
+        raise ApiError(429, "rate_limit_exceeded", message, retry_after_s=wait_s)
 
 
-def require_organisation(request: web.Request) -> None:
-    """Refuse a tenant's key with 403."""
-    if caller_of(request).tenant_id is not None:
-        raise ApiError(
-            403, "permission_denied", "This needs an organisation key; a tenant's key sees its tenant only."
-        )
+def require_sender(caller: Caller, *, test: bool = False) -> None:
+    """Refuse with 403 a key that may not send; ``test``: what it would send is a test itself, so a test key may."""
+    if not caller.may_send:
+        raise ApiError(403, "permission_denied", 'This key lacks the permission "send".')
+    if caller.hold:
+        raise ApiError(403, "credential_on_hold", "This key is on hold and may not send.")
+    if caller.test and not test:
+        raise ApiError(403, "permission_denied", "A test key may look, and not send what would really go out.")
 
 
-def require_tenant(request: web.Request, tenant_id: str) -> str:
-    """Return ``tenant_id`` if it exists and the caller may see it; unknown and foreign ids are 404 alike."""
-    allowed = caller_of(request).tenant_id
-    if tenant_id not in parts_of(request).live.snapshot.tenants or allowed not in {None, tenant_id}:
-        raise ApiError(404, "not_found", f"There is no tenant {tenant_id}.")
-    return tenant_id
-
-
-def own_tenant(request: web.Request, wanted: str | None) -> str | None:
-    """Return the tenant that the caller means by ``tenantId``; None: all. A tenant's key may name itself only."""
-    own = caller_of(request).tenant_id
-    if own is not None and wanted not in {None, own}:
-        raise ApiError(403, "tenant_mismatch", "tenantId is not the tenant of this key.", field="tenantId")
-    return own or wanted
+def is_still_admitted(request: web.Request) -> bool:
+    """Whether the key of a request that lasts opens now what it opened then: a reload may have taken it away."""
+    caller = request[CALLER]
+    if caller.local:
+        return True
+    now = _look_up(parts_of(request).live.snapshot, _key(request) or "")
+    return now is not None and not now.suspended and (now.tenant_id, now.name) == (caller.tenant_id, caller.name)
 
 
 def _caller(request: web.Request) -> Caller:
-    given = request.headers.get("Authorization")
-    if given is None:
-        local = _local_peer(request) if request.config_dict[CONTROL] else None
-        if local is not None:
-            return local
+    key = _key(request)
+    if key is not None:
+        return _owner(request, key)
+    local = None
+    if request.config_dict[CONTROL] and "Authorization" not in request.headers:
+        local = _local_peer(request)
+    if local is None:
         raise ApiError(401, "authentication_required", "Send an API key: Authorization: Bearer KEY.")
-    scheme, _, key = given.partition(" ")
-    key = key.strip()
-    if not key or scheme.lower() != "bearer":
-        raise ApiError(401, "authentication_required", "Send an API key: Authorization: Bearer KEY.")
-    return _owner(request, key)
+    return local
+
+
+def _key(request: web.Request) -> str | None:
+    """Return the key that was sent, or None for none."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _look_up(snapshot: Snapshot, key: str) -> Caller | None:
+    """Return whose key it is, None for an unknown one."""
+    test = key.startswith("ark_test_")
+    if (organisation := snapshot.find_key(key)) is not None:
+        return Caller(None, organisation.name, str(organisation.id), _prefix(key), test=test)
+    found = snapshot.find_credential(key)
+    if found is None or found[1].type != "api":
+        return None
+    tenant, credential = found
+    return Caller(
+        tenant.id,
+        credential.name,
+        str(credential.id),
+        _prefix(key),
+        test=test,
+        hold=credential.hold,
+        may_send="send" in credential.permissions,
+        suspended="" if tenant.status == "active" else tenant.status,
+        shares_rate=snapshot.settings.limits.rate_shared_with_smtp,
+    )
+
+
+def _prefix(key: str) -> str:
+    """Return what may be shown of a key: 8 characters, and of a short one that a person chose no more than half."""
+    return key[: min(8, len(key) // 2)]
 
 
 def _owner(request: web.Request, key: str) -> Caller:
@@ -102,19 +153,14 @@ def _owner(request: web.Request, key: str) -> Caller:
     if counted is not None and guesses.full(counted, now):
         wait_s = max(1, math.ceil(guesses.wait_s(counted, now)))
         raise ApiError(429, "rate_limit_exceeded", "Too many wrong API keys from here.", retry_after_s=wait_s)
-    if (organisation := snapshot.find_key(key)) is not None:
-        return Caller(None, organisation.name, test=key.startswith("ark_test_"))
-    found = snapshot.find_credential(key)
-    if found is None or found[1].type != "api":
+    found = _look_up(snapshot, key)
+    if found is None:
         if counted is not None:
             guesses.hit(counted, now)
         parts_of(request).metrics.auth_failures.inc()
         log.info("key_refused", client=client)
         raise ApiError(401, "invalid_api_key", "This API key is not known.")
-    tenant, credential = found
-    if tenant.status != "active":
-        raise ApiError(403, "tenant_suspended", f"The tenant is {tenant.status}.")
-    return Caller(tenant.id, credential.name, test=key.startswith("ark_test_"), hold=credential.hold)
+    return found
 
 
 def _local_peer(request: web.Request) -> Caller | None:
@@ -127,4 +173,4 @@ def _local_peer(request: web.Request) -> Caller | None:
     if uid not in {0, os.geteuid()}:
         log.warning("peer_refused", uid=uid, pid=pid)
         return None
-    return Caller(None, f"uid {uid}")
+    return Caller(None, f"uid {uid}", local=True)

@@ -9,14 +9,12 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any
 
 from aiohttp import web
 
-from arkrelay.api.errors import ApiError
-from arkrelay.mail.header import has_control
+from arkrelay.api.refusal import ApiError
 
 SMALL_BYTES = 1_000_000  # for everything but mail: a thousand ids, a reason
 READ_S = 60.0  # a body must have come within this, and longer for a long one:
@@ -24,7 +22,6 @@ READ_RATE = 10_000.0  # bytes a second, on average
 SKELETON_BYTES = 256_000  # of JSON without its strings: braces, commas, numbers
 MAX_DEPTH = 20  # levels; deeper is nobody's honest message
 MAX_DIGITS = 20  # of a number
-LINE_CHARS = 1000  # of a string that is one line
 NAME_CHARS = 100  # of a key that we quote
 
 # Unrolled and possessive, so that no input makes it walk twice; a string that does not end goes to the end.
@@ -32,14 +29,6 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-async def body_of(request: web.Request, limit: int = SMALL_BYTES) -> dict[str, Any]:
-    """Return the JSON object of the body; an empty body is an empty object (Ark contract §1).
-
-    Raises ApiError: 413 over ``limit`` bytes, 408 when it comes too slowly, 400 for what ``parse_object`` refuses.
-    """
-    return parse_object(await read(request, limit))
 
 
 async def read(request: web.Request, limit: int) -> bytes:
@@ -92,40 +81,6 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ApiError(400, "validation_error", "The body must be a JSON object.")
     return value
-
-
-def field_of(
-    body: Mapping[str, Any], name: str, check: Callable[[Any], bool], wanted: str, default: Any = ...
-) -> Any:
-    """Return ``body[name]`` if ``check`` holds, else refuse it by name; ``default`` stands for absent and null."""
-    value = body.get(name)
-    if value is None:
-        if default is ...:
-            raise ApiError(400, "missing_required_field", f"{name} is required: {wanted}.", field=name)
-        return default
-    if not check(value):
-        raise ApiError(400, "validation_error", f"{name} must be {wanted}.", field=name)
-    return value
-
-
-def text(value: object) -> bool:
-    """A check for ``field_of``: a string that is not empty."""
-    return isinstance(value, str) and value != ""
-
-
-def line(value: object) -> bool:
-    """A check for ``field_of``: a string of one line, without control characters, that a person could have typed."""
-    return isinstance(value, str) and 0 < len(value) <= LINE_CHARS and not has_control(value)
-
-
-def lines(value: object) -> bool:
-    """A check for ``field_of``: a list of such lines; it may be empty."""
-    return isinstance(value, list) and all(line(item) for item in value)
-
-
-def flag(value: object) -> bool:
-    """A check for ``field_of``: true or false."""
-    return isinstance(value, bool)
 
 
 def _check_shape(raw: bytes) -> None:

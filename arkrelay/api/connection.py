@@ -21,7 +21,8 @@ import structlog
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from arkrelay.api.errors import ApiError, error_response, internal_error, new_request_id
+from arkrelay.api.errors import error_response, internal_error, new_request_id
+from arkrelay.api.refusal import ApiError
 from arkrelay.base.sockets import pass_on
 from arkrelay.base.tasks import spawn
 

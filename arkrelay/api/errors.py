@@ -1,49 +1,35 @@
 """Our exceptions as the contract's error bodies (Ark contract §2.2), and the request id that goes with each."""
 
-import secrets
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
 
-from arkrelay.api.parts import REQUEST_ID
-from arkrelay.model.errors import ArkrelayError, Conflict, NotFound, Refused, StoreError, StoreFull
+from arkrelay.api.parts import RATE, REQUEST_ID
+from arkrelay.api.refusal import ApiError
+from arkrelay.config.errors import ConfigErrors
+from arkrelay.model.errors import ArkrelayError, Busy, Conflict, Exists, NotFound, Refused, StoreError, StoreFull
+from arkrelay.store.ids import Tokens
 
 log = structlog.get_logger()
+_tokens = Tokens()  # of the event loop's thread
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+RETRY_AFTER_MAX_S = 60  # clients heed no longer one: they would come back after half a second (Ark contract §6)
 
 # what aiohttp refuses by itself, and a route's body
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
 _MESSAGES = {404: "There is no such path.", 405: "This path does not know the method {method}."}
 
 
-class ApiError(ArkrelayError):
-    """A refusal in the contract's words; ``retry`` False tells SDKs not to repeat it (Ark contract §6).
-
-    ``retry_after_s`` is when it may be repeated; SDKs heed up to 60. ``close`` ends the connection, on which the
-    rest of a body would come.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        field: str | None = None,
-        retry: bool | None = None,
-        retry_after_s: int | None = None,
-        close: bool = False,
-    ) -> None:
-        self.status, self.code, self.message, self.field, self.retry = status, code, message, field, retry
-        self.retry_after_s, self.close = retry_after_s, close
-        super().__init__(message)
-
-
 def new_request_id() -> str:
-    """Return a new id: ``req_`` and 16 URL-safe characters (Ark contract §2.4)."""
-    return "req_" + secrets.token_urlsafe(12)
+    """Return a new id: ``req_`` and 16 letters and digits (Ark contract §2.4), in the order of time.
+
+    The log's index of them grows at its end; with ids of chance alone each insert would touch another page.
+    """
+    return "req_" + _tokens.new(time.time())
 
 
 def internal_error() -> ApiError:
@@ -60,10 +46,9 @@ def error_response(error: ApiError, request_id: str) -> web.Response:
     if error.retry is not None:
         headers["x-should-retry"] = str(error.retry).lower()
     if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    response = web.json_response(
-        {"success": False, "error": body, "meta": {"requestId": request_id}}, status=error.status, headers=headers
-    )
+        headers["Retry-After"] = str(min(error.retry_after_s, RETRY_AFTER_MAX_S))
+    answer = {"success": False, "error": body, **(error.more or {}), "meta": {"requestId": request_id}}
+    response = web.json_response(answer, status=error.status, headers=headers)
     if error.close:
         response.force_close()
     return response
@@ -74,6 +59,8 @@ async def finish_headers(request: web.Request, response: web.StreamResponse) -> 
     request_id = request.get(REQUEST_ID) or new_request_id()  # aiohttp refuses an unknown Expect before any of us
     response.headers["X-Request-Id"] = request_id
     response.headers["Server"] = "arkrelay"
+    if (rate := request.get(RATE)) is not None:
+        response.headers.update(rate.headers)
     response.headers.setdefault("Cache-Control", "no-store")  # answers hold mail
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
@@ -111,16 +98,29 @@ def _translate(error: ArkrelayError) -> ApiError:
             return error
         case NotFound():
             return ApiError(404, "not_found", str(error))
+        case Exists():
+            return ApiError(409, "already_exists", str(error), retry=False)
+        case Busy():
+            return ApiError(409, "conflict", str(error), retry_after_s=1)
         case Conflict():
             return ApiError(409, "conflict", str(error), retry=False)
         case Refused():
             return _refused(error)
+        case ConfigErrors():
+            return _broken_files(error)
         case StoreFull():
             return ApiError(507, "insufficient_storage", "The disk of the relay is full: nothing was accepted.")
         case StoreError():
             return ApiError(503, "store_unavailable", "The database is busy or unavailable: try again.")
         case _:
             return ApiError(422, "validation_error", str(error))
+
+
+def _broken_files(errors: ConfigErrors) -> ApiError:
+    """Files that cannot be used: the first problem in the message, and all of them in ``problems``."""
+    problems = [{"file": one.file, "key": one.key, "reason": one.reason} for one in errors.problems]
+    message = f"The configuration cannot be used: {errors.problems[0]}"
+    return ApiError(422, "validation_error", message, more={"problems": problems})
 
 
 def _refused(error: Refused) -> ApiError:

@@ -1,41 +1,40 @@
-"""What a query string says: pages, numbers, times, states, addresses, and whose mail is asked for."""
+"""What a query string says beyond its types: times, lists of states and of events, addresses."""
 
 import math
 import re
 from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar
 
-from aiohttp import web
-
-from arkrelay.api.auth import own_tenant
-from arkrelay.api.errors import ApiError
-from arkrelay.model.address import AddressError, parse_mailbox
+from arkrelay.api.model import Meta
+from arkrelay.api.refusal import ApiError
+from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
+from arkrelay.model.event import EventKind
 from arkrelay.model.message import Status
 
-PER_PAGE = 30  # Ark contract §3, as is the next
-MAX_PER_PAGE = 100
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
-_SECONDS = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,9})?")
+E = TypeVar("E", bound=StrEnum)
 
 
-def page_of(request: web.Request) -> tuple[int, int]:
-    """Return ``page`` and ``perPage`` of the query."""
-    return integer(request, "page", 1, 1, 2**31), integer(request, "perPage", PER_PAGE, 1, MAX_PER_PAGE)
+def _list_of(kind: type[StrEnum]) -> str:
+    one = "|".join(kind)
+    return f"^({one})(,({one}))*$"
 
 
-def integer(request: web.Request, name: str, default: int, low: int, high: int) -> int:
-    """Return a whole number of the query, or refuse it by name."""
-    given = request.query.get(name)
-    if not given:
-        return default
-    if not _WHOLE.fullmatch(given) or not low <= int(given) <= high:
-        raise ApiError(400, "validation_error", f"{name} must be a whole number from {low} to {high}.", field=name)
-    return int(given)
+# Described by their patterns and read by the functions below, which refuse them in plainer words.
+Moment = Annotated[str, Meta(description="Unix seconds, or an ISO 8601 time (without an offset: UTC).")]
+Statuses = Annotated[
+    str, Meta(description="One state, or several with commas.", extra_json_schema={"pattern": _list_of(Status)})
+]
+Kinds = Annotated[
+    str, Meta(description="One kind, or several with commas.", extra_json_schema={"pattern": _list_of(EventKind)})
+]
+
+_SECONDS: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,9})?")
 
 
-def moment(request: web.Request, name: str) -> float | None:
-    """Return a time of the query, Unix seconds or ISO 8601 (Ark contract §7), or None when it is absent."""
-    given = request.query.get(name)
-    if not given:
+def moment(given: str | None, name: str) -> float | None:
+    """Return a time as Unix seconds, from Unix seconds or ISO 8601 (Ark contract §7); None when it is absent."""
+    if given is None:
         return None
     if _SECONDS.fullmatch(given):
         return float(given)
@@ -49,30 +48,38 @@ def moment(request: web.Request, name: str) -> float | None:
     return at
 
 
-def statuses_of(request: web.Request) -> tuple[Status, ...]:
-    """Return the states named by ``status``, comma-separated."""
-    names = [name.strip() for name in request.query.get("status", "").split(",") if name.strip()]
+def words(given: str | None, kind: type[E], name: str) -> tuple[E, ...]:
+    """Return the words of a list with commas, each once; empty when it is absent."""
+    names = [word.strip() for word in (given or "").split(",") if word.strip()]
     try:
-        return tuple(dict.fromkeys(Status(name) for name in names))
+        return tuple(dict.fromkeys(kind(word) for word in names))
     except ValueError:
-        known = ", ".join(Status)
-        raise ApiError(400, "validation_error", f"status must be one of: {known}.", field="status") from None
+        raise ApiError(400, "validation_error", f"{name} must be one of: {', '.join(kind)}.", field=name) from None
 
 
-def address(request: web.Request, name: str) -> str | None:
-    """Return an address of the query as the database has it; what is none is looked for as it stands, in vain."""
-    given = request.query.get(name)
-    return None if not given else canonical_address(given)
+def statuses(given: str | None) -> tuple[Status, ...]:
+    """Return the states that ``status`` names."""
+    return words(given, Status, "status")
 
 
-def canonical_address(given: str) -> str:
-    """Return the address with its domain in A-labels, or ``given`` when it is no address."""
+def address(given: str | None) -> str | None:
+    """Return an address as the database has it, its domain in A-labels; None when it is absent.
+
+    What is no address is looked for as it stands, in vain: a filter is exact, whatever its characters.
+    """
+    if given is None:
+        return None
     try:
         return str(parse_mailbox(given, utf8=True))
     except AddressError:
         return given
 
 
-def tenant_filter(request: web.Request) -> str | None:
-    """Return the tenant that a list is restricted to: the caller's own, or the one that ``tenantId`` names."""
-    return own_tenant(request, request.query.get("tenantId") or None)
+def domain(given: str | None) -> str | None:
+    """Return a domain as the database has it, in lower-case A-labels; what is none stays as it is."""
+    if given is None:
+        return None
+    try:
+        return parse_domain(given, utf8=True)
+    except AddressError:
+        return given.lower()

@@ -1,119 +1,167 @@
 """The queue for people: what waits and why, and the verbs on it; beyond Ark's contract, used by the command line."""
 
-import asyncio
-import contextlib
-import time
+from typing import Annotated
 
-from aiohttp import web
-
-from arkrelay.api.auth import caller_of, own_tenant
-from arkrelay.api.body import body_of, field_of, flag, line, lines
-from arkrelay.api.errors import ApiError
-from arkrelay.api.parts import STOPPING, parts_of
-from arkrelay.api.query import address, canonical_address, integer, page_of, statuses_of, tenant_filter
-from arkrelay.api.shapes import iso, paginated, queue_row, single
-from arkrelay.model.message import QUEUED, Recipient, Status
+from arkrelay.api.ask import Ask
+from arkrelay.api.auth import require_sender
+from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged, Query, Text, field
+from arkrelay.api.query import Statuses, address, domain, statuses
+from arkrelay.api.refusal import ApiError
+from arkrelay.api.shapes import EmailSummary, Iso, iso, summary
+from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.relay.operate import APPLIES, Selection, Verb
-from arkrelay.relay.why import why
-from arkrelay.store.find import Filters, by_ids
-from arkrelay.store.history import StoredEvent, list_events, list_recipients
+from arkrelay.relay.why import Why, why
+from arkrelay.store.find import Filters
+from arkrelay.store.history import list_recipients
 
 WAITING = (*sorted(QUEUED), Status.HELD)
-MAX_WAIT_S = 30
-POLL_S = 0.25  # how often a waiting reader of events looks
 MAX_IDS = 1000
 
 
-async def list_queue(request: web.Request) -> web.Response:
-    """One page of what waits or is held, newest first; ``tenantId``, ``domain``, ``address``, ``status``."""
-    page, per_page = page_of(request)
+class QueueQuery(Paged):
+    """What of the queue is asked for; without ``status`` what waits and what is held."""
+
+    tenant_id: str | None = None
+    status: Statuses | None = None
+    domain: str | None = None
+    address: str | None = None
+
+
+class Waiting(EmailSummary):
+    """A recipient that waits or is held, with what it waits for."""
+
+    attempts: int
+    destination: str
+    due_at: float | None
+    due_at_iso: Iso | None
+    accepted_at: float
+    hold_reason: HoldReason | None
+    reason: str
+
+
+class Recipients(Body):
+    """The recipients that a verb is for: just ``ids``, or with ``all`` everything that matches the rest."""
+
+    ids: Annotated[list[Line], Meta(max_length=MAX_IDS)] | None = None
+    every: bool | None = field(name="all", default=None)
+    status: Status | None = None
+    tenant_id: Line | None = None
+    domain: Line | None = None
+    address: Line | None = None
+
+
+class Done(Answer):
+    """How many recipients it was done to; those in a delivery's hands were left alone."""
+
+    count: int
+
+
+class WhyQuery(Query):
+    """``q``: a public id, an address or a domain."""
+
+    q: Text
+
+
+class Sentence(Answer):
+    """What is true of one thing now; ``id`` is null for a destination."""
+
+    id: str | None
+    subject: str
+    sentence: str
+
+
+class Sentences(Answer):
+    """The sentences about what was asked for."""
+
+    sentences: list[Sentence]
+
+
+async def list_all(ask: Ask[QueueQuery, Nothing]) -> Page[Waiting]:
+    """One page of what waits or is held, newest first."""
+    query = ask.query
     filters = Filters(
-        tenant_id=tenant_filter(request),
-        statuses=statuses_of(request) or WAITING,
-        domain=(request.query.get("domain") or "").lower() or None,
-        address=address(request, "address"),
+        tenant_id=ask.own_tenant(query.tenant_id),
+        statuses=statuses(query.status) or WAITING,
+        domain=domain(query.domain),
+        address=address(query.address),
     )
-    found = await parts_of(request).store.read(lambda db: list_recipients(db, filters, page, per_page))
-    return paginated(request, [queue_row(one) for one in found.recipients], page, per_page, found.total)
+    found = await ask.parts.store.read(lambda db: list_recipients(db, filters, query.page, query.per_page))
+    return Page([_waiting(one) for one in found.recipients], query.page, query.per_page, found.total)
 
 
-async def operate(request: web.Request) -> web.Response:
-    """Do a verb to ``ids``, or with ``all`` to everything that matches tenant, domain and status."""
-    name = request.match_info["verb"]
-    verb = Verb.RETRY if name == "flush" else Verb(name)
-    body = await body_of(request)
-    ids = field_of(body, "ids", lines, "a list of ids", [])
-    everything = name == "flush" or field_of(body, "all", flag, "true or false", False)  # noqa: FBT003 -- a default
-    if len(ids) > MAX_IDS:
-        raise ApiError(400, "validation_error", f"At most {MAX_IDS} ids at once.", field="ids")
-    if not ids and not everything:
-        raise ApiError(400, "missing_required_field", 'Name the mail by "ids", or say "all": true.', field="ids")
-    wanted = field_of(body, "status", line, "a status", None)
-    try:
-        statuses = frozenset({Status(wanted)}) if wanted else QUEUED if name == "flush" else frozenset()
-    except ValueError:
-        raise ApiError(400, "validation_error", f"There is no status {wanted!r}.", field="status") from None
-    if verb is Verb.RETRY and not ids and not statuses:
-        statuses = QUEUED  # a retry of everything is not meant for what has failed for good
-    if statuses and not statuses & APPLIES[verb]:
-        raise ApiError(422, "validation_error", f"{name} does not apply to mail that is {wanted}.", field="status")
-    wanted_address = field_of(body, "address", line, "an address", None)
-    selection = Selection(
-        tokens=tuple(ids),
-        tenant_id=own_tenant(request, field_of(body, "tenantId", line, "a tenant's id", None)),
-        statuses=statuses,
-        domain=field_of(body, "domain", line, "a domain", "").lower() or None,
-        address=None if wanted_address is None else canonical_address(wanted_address),
-    )
-    return single(request, {"count": await parts_of(request).operator.many(verb, selection)})
+async def retry(ask: Ask[Nothing, Recipients]) -> Done:
+    """Try recipients again now, whatever they wait for; by ``ids`` also what is held or has failed."""
+    require_sender(ask.caller)
+    # everything: that does not mean what has failed for good
+    return await _operate(ask, Verb.RETRY, frozenset() if ask.body.ids else QUEUED)
 
 
-async def explain(request: web.Request) -> web.Response:
-    """The sentences about ``q``: a public id, an address or a domain."""
-    question = request.query.get("q", "").strip()
+async def flush(ask: Ask[Nothing, Recipients]) -> Done:
+    """Try everything that waits for a later time now."""
+    require_sender(ask.caller)
+    return await _operate(ask, Verb.RETRY, QUEUED, everything=not ask.body.ids)
+
+
+async def hold(ask: Ask[Nothing, Recipients]) -> Done:
+    """Keep recipients from being sent until they are released."""
+    return await _operate(ask, Verb.HOLD)
+
+
+async def release(ask: Ask[Nothing, Recipients]) -> Done:
+    """Put held recipients back into the queue."""
+    require_sender(ask.caller)
+    return await _operate(ask, Verb.RELEASE)
+
+
+async def delete(ask: Ask[Nothing, Recipients]) -> Done:
+    """Give recipients up: they are not sent, and fail for good."""
+    return await _operate(ask, Verb.DELETE)
+
+
+async def explain(ask: Ask[WhyQuery, Nothing]) -> Sentences:
+    """Say in a sentence what the mail of ``q`` waits for: the state, the reason, the next time, the last reply."""
+    question = ask.query.q.strip()
     if not question:
         raise ApiError(400, "missing_required_field", "q is required: an id, an address or a domain.", field="q")
-    parts = parts_of(request)
-    answers = await why(question, parts.store, parts.queue, caller_of(request).tenant_id)
-    data = [{"id": one.id, "subject": one.subject, "sentence": one.sentence} for one in answers]
-    return single(request, {"sentences": data})
+    answers = await why(question, ask.parts.store, ask.parts.queue, ask.caller.tenant_id)
+    return Sentences(sentences=[told(one) for one in answers])
 
 
-async def events(request: web.Request) -> web.Response:
-    """Events after a number, oldest first; with ``wait`` (seconds) the answer waits for the first one.
-
-    It ends early when the daemon stops or the client goes.
-    """
-    after = integer(request, "after", 0, 0, 2**62)
-    limit = integer(request, "limit", 100, 1, 1000)
-    wait_s = integer(request, "wait", 0, 0, MAX_WAIT_S)
-    tenant_id = tenant_filter(request)
-    parts = parts_of(request)
-    stopping = request.config_dict[STOPPING]
-    ends = time.monotonic() + wait_s
-    while True:
-        found = await parts.store.read(lambda db: list_events(db, after, limit, tenant_id=tenant_id))
-        if found or time.monotonic() >= ends or stopping.is_set() or request.transport is None:
-            break
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(POLL_S, max(0.0, ends - time.monotonic()))):
-                await stopping.wait()
-    ids = sorted({one.event.recipient_id for one in found if one.event.recipient_id is not None})
-    recipients = {one.id: one for one in await parts.store.read(lambda db: by_ids(db, ids))}
-    rows = [_event(one, recipients.get(one.event.recipient_id or 0)) for one in found]
-    return single(request, {"events": rows, "next": found[-1].seq if found else after})
+def told(one: Why) -> Sentence:
+    """Return what ``arkrelay why`` says, as REST shows it."""
+    return Sentence(id=one.id, subject=one.subject, sentence=one.sentence)
 
 
-def _event(stored: StoredEvent, recipient: Recipient | None) -> dict[str, object]:
-    event = stored.event
-    return {
-        "seq": stored.seq,
-        "event": str(event.kind),
-        "at": event.at,
-        "atIso": iso(event.at),
-        "tenantId": event.tenant_id,
-        "messageId": event.message_id,
-        "emailId": recipient.token if recipient else None,
-        "to": recipient.address if recipient else None,
-        "data": dict(event.data),
-    }
+async def _operate(
+    ask: Ask[Nothing, Recipients], verb: Verb, states: frozenset[Status] = frozenset(), *, everything: bool = False
+) -> Done:
+    """Do ``verb`` to what the body selects, which is of ``states`` when the body names none (empty: any)."""
+    body = ask.body
+    ids = body.ids or []
+    if not ids and not body.every and not everything:
+        raise ApiError(400, "missing_required_field", 'Name the mail by "ids", or say "all": true.', field="ids")
+    chosen = frozenset({body.status}) if body.status else states
+    if chosen and not chosen & APPLIES[verb]:
+        message = f"{verb} does not apply to mail that is {body.status}."
+        raise ApiError(422, "validation_error", message, field="status")
+    selection = Selection(
+        tokens=tuple(ids),
+        tenant_id=ask.own_tenant(body.tenant_id),
+        statuses=chosen,
+        domain=domain(body.domain),
+        address=address(body.address),
+    )
+    return Done(count=await ask.parts.operator.many(verb, selection))
+
+
+def _waiting(recipient: Recipient) -> Waiting:
+    return Waiting(
+        **summary(recipient),
+        attempts=recipient.attempts,
+        destination=recipient.destination,
+        due_at=recipient.due_at,
+        due_at_iso=iso(recipient.due_at),
+        accepted_at=recipient.message.accepted_at,
+        hold_reason=recipient.hold_reason,
+        reason=recipient.reason,
+    )

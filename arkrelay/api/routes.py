@@ -1,40 +1,182 @@
 """Every path that the HTTP door knows, and the application that serves them."""
 
-import asyncio
-
 from aiohttp import web
 
-from arkrelay.api import control, domains, emails, health, queue, raw, suppressions
+from arkrelay.api import (
+    control,
+    credentials,
+    domains,
+    emails,
+    events,
+    health,
+    jwks,
+    limits,
+    logs,
+    peertls,
+    platform,
+    queue,
+    raw,
+    send,
+    suppressions,
+    tenants,
+    tracking,
+    usage,
+    usage_export,
+    webhooks,
+)
 from arkrelay.api.auth import GUESSES_PER_MINUTE, MINUTE_S, authenticate, watch_connection
+from arkrelay.api.description import Description
 from arkrelay.api.errors import answer_errors, finish_headers
-from arkrelay.api.parts import CONTROL, GUESSES, PARTS, STOPPING, Parts
+from arkrelay.api.operation import Operation, Scope
+from arkrelay.api.parts import CONTROL, GUESSES, PARTS, Parts
+from arkrelay.api.record import recorder
+from arkrelay.api.sending import body_limit
 from arkrelay.policy.limits import SlidingWindow
 
-API = (
-    ("GET", "/status", control.status),
-    ("POST", "/control/reload", control.reload),
-    ("GET", "/control/plan", control.plan),
-    ("POST", "/control/backup", control.make_backup),
-    ("GET", "/control/db", control.database),
-    ("POST", "/control/db/{verb:check|prune|vacuum}", control.care),
-    ("GET", "/queue", queue.list_queue),
-    ("POST", "/queue/{verb:retry|hold|release|delete|flush}", queue.operate),
-    ("GET", "/why", queue.explain),
-    ("GET", "/events", queue.events),
-    ("GET", "/emails", emails.list_emails),
-    ("POST", "/emails/raw", raw.send_raw),
-    ("GET", "/emails/{id}", emails.retrieve),
-    ("GET", "/emails/{id}/deliveries", emails.deliveries),
-    ("POST", "/emails/{id}/retry", emails.retry),
-    ("GET", "/tenants/{tenant}/suppressions", suppressions.list_all),
-    ("POST", "/tenants/{tenant}/suppressions", suppressions.create),
-    ("GET", "/tenants/{tenant}/suppressions/{email}", suppressions.retrieve),
-    ("DELETE", "/tenants/{tenant}/suppressions/{email}", suppressions.delete),
-    ("GET", "/tenants/{tenant}/domains/{domain}", domains.retrieve),
-    ("POST", "/tenants/{tenant}/domains/{domain}/verify", domains.verify),
+TENANT = "/tenants/{tenantId}"
+WEBHOOK = f"{TENANT}/webhooks/{{webhookId}}"
+PLATFORM = "/platform/webhooks"
+CREDENTIAL = f"{TENANT}/credentials/{{credentialId}}"
+DOMAIN = f"{TENANT}/domains/{{domainId}}"
+TRACKING = f"{TENANT}/tracking/{{trackingId}}"
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("POST", "/emails", "emails.send", send.send, body_bytes=body_limit),
+    Operation("POST", "/emails/batch", "emails.send_batch", send.send_batch, body_bytes=body_limit, also=(207,)),
+    Operation("POST", "/emails/raw", "emails.send_raw", raw.send_raw, body_bytes=body_limit),
+    Operation("GET", "/emails", "emails.list", emails.list_all),
+    Operation("GET", "/emails/{emailId}", "emails.retrieve", emails.retrieve),
+    Operation("GET", "/emails/{emailId}/deliveries", "emails.retrieve_deliveries", emails.retrieve_deliveries),
+    Operation("POST", "/emails/{emailId}/retry", "emails.retry", emails.retry),
+    Operation("GET", "/emails/{emailId}/why", "emails.why", emails.why),
+    Operation("GET", "/queue", "queue.list", queue.list_all),
+    Operation("POST", "/queue/retry", "queue.retry", queue.retry),
+    Operation("POST", "/queue/flush", "queue.flush", queue.flush),
+    Operation("POST", "/queue/hold", "queue.hold", queue.hold),
+    Operation("POST", "/queue/release", "queue.release", queue.release),
+    Operation("POST", "/queue/delete", "queue.delete", queue.delete),
+    Operation("GET", "/why", "why.retrieve", queue.explain, refuses=(404,)),
+    Operation("GET", "/events", "events.list", events.list_all, media=(events.MEDIA,)),
+    Operation("GET", "/status", "status.retrieve", control.status, scope=Scope.ORGANISATION),
+    Operation("POST", "/control/reload", "control.reload", control.reload, scope=Scope.ORGANISATION),
+    Operation("GET", "/control/plan", "control.plan", control.plan, scope=Scope.ORGANISATION),
+    Operation("GET", "/control/tls", "control.tls", peertls.show, scope=Scope.ORGANISATION),
+    Operation("POST", "/control/backup", "control.backup", control.make_backup, scope=Scope.ORGANISATION),
+    Operation("GET", "/control/db", "control.db.retrieve", control.database, scope=Scope.ORGANISATION),
+    Operation("POST", "/control/db/check", "control.db.check", control.check, scope=Scope.ORGANISATION),
+    Operation("POST", "/control/db/prune", "control.db.prune", control.prune, scope=Scope.ORGANISATION),
+    Operation("POST", "/control/db/vacuum", "control.db.vacuum", control.vacuum, scope=Scope.ORGANISATION),
+    Operation("POST", "/tenants", "tenants.create", tenants.create, scope=Scope.ORGANISATION, status=201),
+    Operation("GET", "/tenants", "tenants.list", tenants.list_all, scope=Scope.ORGANISATION),
+    Operation("GET", TENANT, "tenants.retrieve", tenants.retrieve),
+    Operation("PATCH", TENANT, "tenants.update", tenants.update, scope=Scope.ORGANISATION),
+    Operation("DELETE", TENANT, "tenants.delete", tenants.delete, scope=Scope.ORGANISATION),
+    Operation(
+        "POST", f"{TENANT}/credentials", "tenants.credentials.create", credentials.create, status=201, secret=True
+    ),
+    Operation("GET", f"{TENANT}/credentials", "tenants.credentials.list", credentials.list_all),
+    Operation("GET", CREDENTIAL, "tenants.credentials.retrieve", credentials.retrieve, secret=True),
+    Operation("PATCH", CREDENTIAL, "tenants.credentials.update", credentials.update),
+    Operation("DELETE", CREDENTIAL, "tenants.credentials.delete", credentials.delete),
+    Operation("POST", f"{TENANT}/domains", "tenants.domains.create", domains.create, status=201),
+    Operation("GET", f"{TENANT}/domains", "tenants.domains.list", domains.list_all),
+    Operation("GET", DOMAIN, "tenants.domains.retrieve", domains.retrieve),
+    Operation("DELETE", DOMAIN, "tenants.domains.delete", domains.delete),
+    Operation("POST", f"{DOMAIN}/verify", "tenants.domains.verify", domains.verify),
+    Operation("POST", f"{TENANT}/tracking", "tenants.tracking.create", tracking.create, status=201),
+    Operation("GET", f"{TENANT}/tracking", "tenants.tracking.list", tracking.list_all),
+    Operation("GET", TRACKING, "tenants.tracking.retrieve", tracking.retrieve),
+    Operation("PATCH", TRACKING, "tenants.tracking.update", tracking.update),
+    Operation("DELETE", TRACKING, "tenants.tracking.delete", tracking.delete),
+    Operation("POST", f"{TRACKING}/verify", "tenants.tracking.verify", tracking.verify),
+    Operation("POST", f"{TENANT}/suppressions", "tenants.suppressions.create", suppressions.create, status=201),
+    Operation("GET", f"{TENANT}/suppressions", "tenants.suppressions.list", suppressions.list_all),
+    Operation("GET", f"{TENANT}/suppressions/{{email}}", "tenants.suppressions.retrieve", suppressions.retrieve),
+    Operation("DELETE", f"{TENANT}/suppressions/{{email}}", "tenants.suppressions.delete", suppressions.delete),
+    Operation("GET", "/usage", "usage.retrieve", usage.retrieve, scope=Scope.ORGANISATION),
+    Operation(
+        "GET",
+        "/usage/export",
+        "usage.export",
+        usage_export.export,
+        scope=Scope.ORGANISATION,
+        media=(usage_export.CSV, usage_export.NDJSON, usage_export.JSON),
+    ),
+    Operation(
+        "GET",
+        "/usage/tenants",
+        "usage.list_tenants",
+        usage.list_tenants,
+        scope=Scope.ORGANISATION,
+        beside=(("period", usage.UsagePeriod),),
+    ),
+    Operation("GET", f"{TENANT}/usage", "tenants.usage.retrieve", usage.retrieve_tenant),
+    Operation("GET", f"{TENANT}/usage/timeseries", "tenants.usage.retrieve_timeseries", usage.retrieve_timeseries),
+    Operation("GET", "/logs", "logs.list", logs.list_all),
+    Operation("GET", "/logs/{requestId}", "logs.retrieve", logs.retrieve),
+    Operation("GET", "/limits", "limits.retrieve", limits.retrieve),
+    Operation("POST", f"{TENANT}/webhooks", "tenants.webhooks.create", webhooks.create, status=201),
+    Operation("GET", f"{TENANT}/webhooks", "tenants.webhooks.list", webhooks.list_all),
+    Operation("GET", WEBHOOK, "tenants.webhooks.retrieve", webhooks.retrieve),
+    Operation("PATCH", WEBHOOK, "tenants.webhooks.update", webhooks.update),
+    Operation("DELETE", WEBHOOK, "tenants.webhooks.delete", webhooks.delete),
+    Operation("GET", f"{WEBHOOK}/deliveries", "tenants.webhooks.list_deliveries", webhooks.list_attempts),
+    Operation(
+        "GET",
+        f"{WEBHOOK}/deliveries/{{deliveryId}}",
+        "tenants.webhooks.retrieve_delivery",
+        webhooks.retrieve_attempt,
+    ),
+    Operation(
+        "POST",
+        f"{WEBHOOK}/deliveries/{{deliveryId}}/replay",
+        "tenants.webhooks.replay_delivery",
+        webhooks.replay,
+    ),
+    Operation("POST", f"{WEBHOOK}/test", "tenants.webhooks.test", webhooks.test),
+    Operation("POST", PLATFORM, "platform.webhooks.create", platform.create, scope=Scope.ORGANISATION, status=201),
+    Operation("GET", PLATFORM, "platform.webhooks.list", platform.list_all, scope=Scope.ORGANISATION),
+    # before {webhookId}, whose form it has
+    Operation(
+        "GET",
+        f"{PLATFORM}/deliveries",
+        "platform.webhooks.list_deliveries",
+        platform.list_attempts,
+        scope=Scope.ORGANISATION,
+    ),
+    Operation(
+        "GET",
+        f"{PLATFORM}/deliveries/{{deliveryId}}",
+        "platform.webhooks.retrieve_delivery",
+        platform.retrieve_attempt,
+        scope=Scope.ORGANISATION,
+    ),
+    Operation(
+        "POST",
+        f"{PLATFORM}/deliveries/{{deliveryId}}/replay",
+        "platform.webhooks.replay_delivery",
+        platform.replay,
+        scope=Scope.ORGANISATION,
+    ),
+    Operation(
+        "GET",
+        f"{PLATFORM}/{{webhookId}}",
+        "platform.webhooks.retrieve",
+        platform.retrieve,
+        scope=Scope.ORGANISATION,
+    ),
+    Operation(
+        "PATCH", f"{PLATFORM}/{{webhookId}}", "platform.webhooks.update", platform.update, scope=Scope.ORGANISATION
+    ),
+    Operation(
+        "DELETE", f"{PLATFORM}/{{webhookId}}", "platform.webhooks.delete", platform.delete, scope=Scope.ORGANISATION
+    ),
+    Operation(
+        "POST", f"{PLATFORM}/{{webhookId}}/test", "platform.webhooks.test", platform.test, scope=Scope.ORGANISATION
+    ),
 )
 HEALTH = (("GET", "/healthz", health.healthz), ("GET", "/readyz", health.readyz))
 METRICS = (("GET", "/metrics", health.metrics),)
+PUBLIC = (("GET", "/.well-known/jwks.json", jwks.keys),)
 
 
 def new_guesses() -> SlidingWindow:
@@ -46,17 +188,24 @@ def make_app(
     parts: Parts,
     serve: frozenset[str],
     guesses: SlidingWindow,
-    stopping: asyncio.Event,
     *,
     control_socket: bool = False,
 ) -> web.Application:
     """Return the application for listeners that serve ``serve`` (of api, dashboard, metrics, public)."""
-    app = web.Application(middlewares=[watch_connection, answer_errors, authenticate])
+    endpoints: dict[object, str] = {}  # the names of operations, by their handlers
+    record = recorder(parts.requests.note, endpoints)
+    app = web.Application(middlewares=[watch_connection, record, answer_errors, authenticate])
     app.on_response_prepare.append(finish_headers)
-    app[PARTS], app[GUESSES], app[STOPPING], app[CONTROL] = parts, guesses, stopping, control_socket
-    table = [*HEALTH, *(METRICS if "metrics" in serve else ())]
+    app[PARTS], app[GUESSES], app[CONTROL] = parts, guesses, control_socket
+    table = [*HEALTH, *(METRICS if "metrics" in serve else ()), *(PUBLIC if "public" in serve else ())]
     if "api" in serve:
-        table += [(method, prefix + path, handler) for prefix in ("", "/v1") for method, path, handler in API]
+        for operation in OPERATIONS:
+            handler = operation.serve()
+            endpoints[handler] = operation.name
+            table += [(operation.method, prefix + operation.path, handler) for prefix in ("", "/v1")]
+        described = Description(OPERATIONS)
+        table += [("GET", f"{prefix}/openapi.json", described.openapi) for prefix in ("", "/v1")]
+        table += [("GET", f"{prefix}/docs", described.docs) for prefix in ("", "/v1")]
     for method, path, handler in table:
         # GET answers HEAD too (RFC 9110 §9.3.2)
         app.router.add_route(method, path, handler)

@@ -2,41 +2,63 @@
 
 import sqlite3
 import time
+from typing import Annotated
 
-from aiohttp import web
-
-from arkrelay.api.auth import require_tenant
-from arkrelay.api.body import body_of, field_of, line
-from arkrelay.api.errors import ApiError
-from arkrelay.api.parts import parts_of
-from arkrelay.api.query import page_of
-from arkrelay.api.shapes import iso, paginated, single
+from arkrelay.api.ask import Ask
+from arkrelay.api.model import ONE_LINE, Answer, Body, Line, Meta, Nothing, Page, Paged
+from arkrelay.api.refusal import ApiError
+from arkrelay.api.shapes import iso
 from arkrelay.model.address import AddressError, parse_mailbox
 from arkrelay.model.event import Event, EventKind
 from arkrelay.store import lists
 from arkrelay.store.history import insert_events
 
 REASON = "manual"
-REASON_CHARS = 500
+Reason = Annotated[str, Meta(min_length=1, max_length=500, pattern=ONE_LINE)]
 
 
-async def list_all(request: web.Request) -> web.Response:
+class NewSuppression(Body):
+    """An address that shall get no more mail of this tenant."""
+
+    address: Line
+    reason: Reason | None = None
+
+
+class Suppression(Answer):
+    """One entry; ``automatic``: the relay put it there (beyond the contract)."""
+
+    id: str
+    address: str
+    reason: str | None
+    created_at: str
+    automatic: bool
+
+
+class SuppressionState(Answer):
+    """Whether an address is on the list."""
+
+    address: str
+    suppressed: bool
+    reason: str | None
+    created_at: str | None
+
+
+class Message(Answer):
+    """What was done, in a sentence."""
+
+    message: str
+
+
+async def list_all(ask: Ask[Paged, Nothing]) -> Page[Suppression]:
     """One page, newest first."""
-    tenant_id = require_tenant(request, request.match_info["tenant"])
-    page, per_page = page_of(request)
-    found, total = await parts_of(request).store.read(
-        lambda db: lists.list_suppressions(db, tenant_id, page, per_page)
-    )
-    return paginated(request, [_shape(one) for one in found], page, per_page, total)
+    tenant_id, page, per_page = ask.tenant.id, ask.query.page, ask.query.per_page
+    found, total = await ask.parts.store.read(lambda db: lists.list_suppressions(db, tenant_id, page, per_page))
+    return Page([_shape(one) for one in found], page, per_page, total)
 
 
-async def create(request: web.Request) -> web.Response:
+async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
     """Put an address on the list; one that is there gets the new reason."""
-    tenant_id = require_tenant(request, request.match_info["tenant"])
-    body = await body_of(request)
-    address = _address(field_of(body, "address", line, "an address"))
-    short = f"one line of at most {REASON_CHARS} characters"
-    reason = field_of(body, "reason", lambda value: line(value) and len(value) <= REASON_CHARS, short, REASON)
+    tenant_id, address, reason = ask.tenant.id, _address(ask.body.address), ask.body.reason or REASON
     at = time.time()
     event = Event(EventKind.SUPPRESSED, at, tenant_id, data={"address": address, "reason": reason, "by": "hand"})
 
@@ -44,29 +66,21 @@ async def create(request: web.Request) -> web.Response:
         insert_events(db, [event])
         return lists.add_suppression(db, tenant_id, address, reason, at)
 
-    return single(request, _shape(await parts_of(request).store.write(job)), 201)
+    return _shape(await ask.parts.store.write(job))
 
 
-async def retrieve(request: web.Request) -> web.Response:
+async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
     """Whether an address is on the list: 200 either way."""
-    tenant_id = require_tenant(request, request.match_info["tenant"])
-    address = _address(request.match_info["email"])
-    found = await parts_of(request).store.read(lambda db: lists.get_suppression(db, tenant_id, address))
-    return single(
-        request,
-        {
-            "address": address,
-            "suppressed": found is not None,
-            "reason": found.reason if found else None,
-            "createdAt": iso(found.created_at) if found else None,
-        },
-    )
+    tenant_id, address = ask.tenant.id, _address(ask.path("email"))
+    found = await ask.parts.store.read(lambda db: lists.get_suppression(db, tenant_id, address))
+    if found is None:
+        return SuppressionState(address=address, suppressed=False, reason=None, created_at=None)
+    return SuppressionState(address=address, suppressed=True, reason=found.reason, created_at=iso(found.created_at))
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(ask: Ask[Nothing, Nothing]) -> Message:
     """Take an address off the list; 404 when it was not on it."""
-    tenant_id = require_tenant(request, request.match_info["tenant"])
-    address = _address(request.match_info["email"])
+    tenant_id, address = ask.tenant.id, _address(ask.path("email"))
     event = Event(EventKind.UNSUPPRESSED, time.time(), tenant_id, data={"address": address, "by": "hand"})
 
     def job(db: sqlite3.Connection) -> bool:
@@ -75,9 +89,9 @@ async def delete(request: web.Request) -> web.Response:
             insert_events(db, [event])
         return removed
 
-    if not await parts_of(request).store.write(job):
+    if not await ask.parts.store.write(job):
         raise ApiError(404, "not_found", f"{address} is not on the suppression list.")
-    return single(request, {"message": f"{address} may be mailed again."})
+    return Message(message=f"{address} may be mailed again.")
 
 
 def _address(value: str) -> str:
@@ -87,11 +101,11 @@ def _address(value: str) -> str:
         raise ApiError(400, "invalid_email_format", f"address: {error}.", field="address") from None
 
 
-def _shape(one: lists.Suppression) -> dict[str, object]:
-    return {
-        "id": str(one.id),
-        "address": one.address,
-        "reason": one.reason,
-        "createdAt": iso(one.created_at),
-        "automatic": one.automatic,
-    }
+def _shape(one: lists.Suppression) -> Suppression:
+    return Suppression(
+        id=str(one.id),
+        address=one.address,
+        reason=one.reason,
+        created_at=iso(one.created_at),
+        automatic=one.automatic,
+    )

@@ -32,6 +32,17 @@ class Metrics:
             registry=self.registry,
         )
         self.auth_failures = Counter("arkrelay_auth_failures_total", "Failed AUTH.", registry=self.registry)
+        self.api_requests = Counter(
+            "arkrelay_api_requests_total",
+            "Requests with a key, by operation and class of their status.",
+            ["endpoint", "status"],
+            registry=self.registry,
+        )
+        self.requests_unlogged = Counter(
+            "arkrelay_requests_unlogged_total",
+            "Requests that the request log lost because the database did not take them.",
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "arkrelay_commit_seconds",
             "Time from handing a message to the store to its commit.",

@@ -10,10 +10,10 @@ import errno
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -28,6 +28,7 @@ ANSWER_S = 60.0  # a look-up, a reload, a page of the queue
 LONG_S = 3600.0  # a backup or vacuum of a large database
 
 Body = dict[str, Any]
+T = TypeVar("T")
 
 
 class NotRunning(Failed):
@@ -131,17 +132,32 @@ class Daemon:
         """Return the whole answer, for pages. Query parameters that are None or empty are left out."""
         return asyncio.run(self.request(method, path, body, timeout_s=timeout_s, **query))
 
+    def file(self, path: str, **query: object) -> bytes:
+        """Return an answer that is a file, as it came."""
+        return asyncio.run(self._first("GET", path, None, ANSWER_S, query, _read_file))
+
     async def request(
         self, method: str, path: str, body: Body | None = None, *, timeout_s: float = ANSWER_S, **query: object
     ) -> Body:
         """Return the whole answer of the first door that accepts a connection."""
+        return await self._first(method, path, body, timeout_s, query, _read)
+
+    async def _first(
+        self,
+        method: str,
+        path: str,
+        body: Body | None,
+        timeout_s: float,
+        query: Mapping[str, object],
+        read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    ) -> T:
         known = {name: _text(value) for name, value in query.items() if value is not None and value != ""}
         tried = []
         for door in [self._door] if self._door else doors(self.config):
             if door.socket is None and not self._key:
                 continue  # without a key nobody but the socket would believe us
             try:
-                answer = await self._ask(door, method, path, body, known, timeout_s)
+                answer = await self._ask(door, method, path, body, known, timeout_s, read)
             except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, OSError) as error:
                 tried.append(f"{door.shown}: {_reason(error)}")
                 continue
@@ -153,8 +169,15 @@ class Daemon:
         raise NotRunning(f"the daemon does not answer ({'; '.join(tried)})", hint)
 
     async def _ask(
-        self, door: Door, method: str, path: str, body: Body | None, query: Mapping[str, str], timeout_s: float
-    ) -> Body:
+        self,
+        door: Door,
+        method: str,
+        path: str,
+        body: Body | None,
+        query: Mapping[str, str],
+        timeout_s: float,
+        read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    ) -> T:
         connector = aiohttp.UnixConnector(str(door.socket)) if door.socket else aiohttp.TCPConnector()
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_S)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -163,7 +186,7 @@ class Daemon:
             try:
                 # A loopback listener shows the public name's certificate, or a self-signed one: no name to check.
                 async with session.request(method, url, json=body, headers=headers, ssl=False) as response:
-                    return await _read(response)
+                    return await read(response)
             except aiohttp.ConnectionTimeoutError:
                 raise
             except TimeoutError:
@@ -171,6 +194,12 @@ class Daemon:
                     f"the daemon took {method} {path} and did not answer within {timeout_s:g} s",
                     "it may still finish: look at arkrelay status and its log",
                 ) from None
+
+
+async def _read_file(response: aiohttp.ClientResponse) -> bytes:
+    if response.status >= 400:
+        await _read(response)  # raises what it says
+    return await response.read()
 
 
 async def _read(response: aiohttp.ClientResponse) -> Body:

@@ -107,6 +107,10 @@ def _print_status(data: dict[str, Any]) -> None:
     store = data.get("store") or {}
     counts = data.get("queue") or {}
     listeners = [f"{one.get('service')} {one.get('address')}" for one in data.get("listeners") or []]
+    problems = [
+        ": ".join(filter(None, (one.get("file"), one.get("key"), one.get("reason"))))
+        for one in data.get("configProblems") or []
+    ]
     output.print_fields(
         [
             ("state", "ready" if data.get("ready") else "not ready"),
@@ -122,5 +126,6 @@ def _print_status(data: dict[str, Any]) -> None:
             ("its log", output.size(store.get("walBytes"))),
             ("disk free", output.size(store.get("freeBytes"))),
             *([("warnings", data["warnings"])] if data.get("warnings") else []),
+            *([("not in force", problems)] if problems else []),
         ]
     )

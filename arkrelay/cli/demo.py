@@ -72,7 +72,9 @@ async def _keep(relay: DemoRelay, *, as_json: bool) -> None:
     else:
         output.say("")
         output.print_fields(relay.addresses.items())
+        url, key = relay.addresses["rest"], relay.addresses["rest key"]
         output.say(f"\nIt runs until ^C. Try: arkrelay status -c {relay.config}")
+        output.say(f"For the README's curl lines: export ARKRELAY_URL={url} ARKRELAY_KEY={key}")
     sys.stdout.flush()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -124,7 +124,10 @@ class DemoRelay:
             "dns": {"nameservers": [f"{LOOPBACK}:{dns_port}"]},
             "delivery": {"port": self._mx.port, "allow_destinations": [f"{LOOPBACK}/32"]},
             "log": {"format": "json"},
-            "limits": {"min_free_disk": "1MB"},
+            "limits": {
+                "min_free_disk": "1MB",
+                "api_requests_per_s": 100,
+            },  # whoever tries it pastes many lines at once
         }
         return Plan(self.folder, self.folder / "state", HOSTNAME, TENANT, SENDER, self._ports, extra)
 

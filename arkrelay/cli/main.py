@@ -36,6 +36,8 @@ COMMANDS = MappingProxyType(
         "message": ("message", "Messages and what became of them: list, show."),
         "events": ("events", "The log of events, as it was or as it happens."),
         "suppression": ("suppression", "Addresses that a tenant may not mail."),
+        "tls": ("tls", "How TLS towards peers came out, and the policies in force."),
+        "usage": ("usage", "What was sent and what became of it, by tenant and time."),
         "backup": ("backup", "Copy the database and keys while the daemon runs."),
         "restore": ("backup", "Put a backup back into an empty place."),
         "db": ("db", "The database: check, vacuum, prune, stats, recover."),

@@ -132,12 +132,21 @@ def print_attempts(deliveries: list[dict[str, Any]]) -> None:
                 one.get("status"),
                 one.get("code"),
                 one.get("remoteHost"),
-                one.get("sentWithSsl"),
+                _tls(one.get("tls")),
                 one.get("output") or one.get("details"),
             )
             for one in deliveries
         ],
     )
+
+
+def _tls(tls: dict[str, Any] | None) -> str:
+    """Return how an attempt was encrypted: version, whether the host was proved, and on whose word."""
+    if not tls:
+        return "no"
+    proved = " verified" if tls.get("verified") else ""
+    policy = tls.get("policy")
+    return f"{tls.get('version')}{proved}" + (f" ({policy})" if policy and policy != "none" else "")
 
 
 def _content(detail: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from arkrelay.cli import output
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.mail.dkim import public_record
 from arkrelay.model.tenant import Domain
-from arkrelay.policy.records import RecordSet, Verdicts, render_rows, wanted
+from arkrelay.policy.records import Record, RecordSet, Verdict, Verdicts, judge_alias, render_rows, wanted
 from arkrelay.relay.domains import inspect
 from arkrelay.wire.dns import Resolver
 
@@ -34,6 +34,19 @@ async def _look_up(snapshot: Snapshot, records: RecordSet) -> Verdicts:
     resolver = Resolver(snapshot.settings.dns.nameservers, snapshot.settings.dns.timeout_s)
     try:
         return await inspect(resolver, records)
+    finally:
+        await resolver.close()
+
+
+def look_up_alias(snapshot: Snapshot, record: Record) -> Verdict:
+    """Return how the record of a track domain stands in DNS now, asked afresh."""
+    return asyncio.run(_look_up_alias(snapshot, record))
+
+
+async def _look_up_alias(snapshot: Snapshot, record: Record) -> Verdict:
+    resolver = Resolver(snapshot.settings.dns.nameservers, snapshot.settings.dns.timeout_s)
+    try:
+        return judge_alias(record, await resolver.cname(record.full_name, fresh=True))
     finally:
         await resolver.close()
 

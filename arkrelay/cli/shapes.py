@@ -85,7 +85,7 @@ def webhook(tenant_id: str | None, one: Webhook) -> Shape:
         "name": one.name,
         "url": one.url,
         "events": list(one.events),
-        "allEvents": not one.events,
+        "allEvents": one.takes_all,
         "enabled": one.enabled,
         "createdAt": one.created_at or None,
     }

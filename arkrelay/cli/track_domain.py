@@ -1,11 +1,18 @@
 """Names under a sender domain, through which opens and clicks are seen."""
 
+from urllib.parse import quote
+
 import click
 
 from arkrelay.cli import output, shapes
+from arkrelay.cli.client import Daemon, NotRunning
 from arkrelay.cli.files import domain_in, load, source, tell_daemon
+from arkrelay.cli.records import look_up_alias
 from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option
 from arkrelay.config import tenants
+from arkrelay.config.snapshot import Snapshot
+from arkrelay.model.tenant import Tenant, TrackDomain
+from arkrelay.relay.track_domains import alias_of
 
 
 @click.group("track-domain")
@@ -44,7 +51,7 @@ def add_track_domain(
     if as_json:
         output.print_json(shapes.track_domain(owner.id, made))
     else:
-        output.say(f"{made.id}: publish {made.name}.{made.domain}. CNAME {snapshot.settings.track_host}.")
+        output.say(f"{made.id}: publish {made.full_name}. CNAME {snapshot.settings.track_host}.")
 
 
 @track_domain_command.command("list")
@@ -73,18 +80,54 @@ def list_track_domains(state: State, as_json: bool, tenant: str | None) -> None:
     )
 
 
+@track_domain_command.command("verify")
+@config_option
+@json_option
+@click.argument("track_id", metavar="ID|NAME")
+@pass_state
+def verify_track_domain(state: State, as_json: bool, track_id: str) -> None:
+    """Look the CNAME of one up in DNS now. Ends with 0 when it is right, else with 1.
+
+    The daemon does it when it runs, and uses the name from then on; without it the answer is only printed.
+    """
+    snapshot = load(state)
+    owner, one = _find(snapshot, track_id)
+    record = alias_of(snapshot, one)
+    try:
+        shown = Daemon(state.config).data(
+            "POST", f"/v1/tenants/{quote(owner.id, safe='')}/tracking/{quote(one.id, safe='')}/verify"
+        )
+    except NotRunning:
+        verdict = look_up_alias(snapshot, record)
+        status = verdict.status.lower() if verdict.status else None
+        shown = {"id": one.id, "fullName": one.full_name, "dnsOk": status == "ok", "dnsStatus": status}
+        shown["dnsError"] = verdict.error
+    if as_json:
+        output.print_json(shown)
+    else:
+        output.say(f"{one.full_name}: {shown.get('dnsStatus') or 'not known'}")
+        if error := shown.get("dnsError"):
+            output.say(output.clean(error))
+    if not shown.get("dnsOk"):
+        click.get_current_context().exit(1)
+
+
 @track_domain_command.command("remove")
 @config_option
 @click.argument("track_id", metavar="ID|NAME")
 @pass_state
 def remove_track_domain(state: State, track_id: str) -> None:
     """Remove one, by its id or full name: its links no longer work."""
-    wanted = track_id.lower().removesuffix(".")
-    for owner in load(state).tenants.values():
+    owner, one = _find(load(state), track_id)
+    tenants.remove_track_domain(source(state), owner.id, one.id)
+    tell_daemon(state)
+    output.say(f"track domain {one.full_name} is removed")
+
+
+def _find(snapshot: Snapshot, wanted: str) -> tuple[Tenant, TrackDomain]:
+    name = wanted.lower().removesuffix(".")
+    for owner in snapshot.tenants.values():
         for one in owner.track_domains:
-            if wanted in {one.id, f"{one.name}.{one.domain}"}:
-                tenants.remove_track_domain(source(state), owner.id, one.id)
-                tell_daemon(state)
-                output.say(f"track domain {one.name}.{one.domain} is removed")
-                return
-    raise Failed(f"no track domain {output.clean(track_id)}", "see: arkrelay track-domain list")
+            if name in {one.id, one.full_name}:
+                return owner, one
+    raise Failed(f"no track domain {output.clean(wanted)}", "see: arkrelay track-domain list")

@@ -79,7 +79,7 @@ def list_webhooks(state: State, as_json: bool, tenant: str | None, platform: boo
                 one["tenantId"] or "platform",
                 one["name"],
                 one["url"],
-                ", ".join(one["events"]) or "all",
+                "all" if one["allEvents"] else ", ".join(one["events"]) or "none",
                 one["enabled"],
             )
             for one in known

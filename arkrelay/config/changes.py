@@ -11,7 +11,8 @@ from arkrelay.model.errors import ConfigError
 from arkrelay.model.settings import Kind, Listen
 from arkrelay.model.tenant import Domain, Platform, Tenant
 
-NEEDS_RESTART = frozenset({"state_dir", "log.format", "log.level"})  # and every listener: its socket is open
+# and every listener: its socket is open
+NEEDS_RESTART = frozenset({"state_dir", "dns.nameservers", "dns.trust_ad", "dns.timeout", "log.format", "log.level"})
 SILENT = frozenset({"created_at", "updated_at"})  # they change with every edit and mean nothing
 
 
@@ -59,6 +60,7 @@ def compare(old: Snapshot, new: Snapshot) -> Changes:
         *_table("arkrelay.toml", old.settings, new.settings, (old, new), restart=NEEDS_RESTART),
         *_listeners(old.listeners, new.listeners),
         *_routes(old, new),
+        *_tls_rules(old, new),
         *_platform(old, new),
     ]
     if certificate:
@@ -91,6 +93,14 @@ def _routes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
     yield from _listed("route", before, after, (old, new))
     if before.keys() == after.keys() and list(before) != list(after):
         yield Change("routes", "other order")
+
+
+def _tls_rules(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+    before = {rule.domain: rule for rule in old.settings.tls_policy}
+    after = {rule.domain: rule for rule in new.settings.tls_policy}
+    yield from _listed("tls_policy", before, after, (old, new))
+    if before.keys() == after.keys() and list(before) != list(after):
+        yield Change("tls_policies", "other order")
 
 
 def _platform(old: Snapshot, new: Snapshot) -> Iterator[Change]:

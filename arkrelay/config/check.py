@@ -1,7 +1,6 @@
 """What must hold between keys and between files, beyond the type of each value."""
 
 import ipaddress
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,10 +8,14 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from arkrelay.config.addresses import Endpoint, parse_endpoint, parse_host_port
+from arkrelay.config.dates import parse_date
 from arkrelay.config.schema import Reader
-from arkrelay.model.address import AddressError, parse_domain
-from arkrelay.model.settings import Listen, Route, Settings
+from arkrelay.config.values import describe
+from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
+from arkrelay.model.settings import Listen, Route, Settings, TlsRule
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
+from arkrelay.policy.metadata import faults
+from arkrelay.policy.targets import parse_target
 
 T = TypeVar("T")
 
@@ -20,8 +23,6 @@ CREDENTIAL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,50}")  # Ark contract §8.6
 TENANT_NAME_CHARS = 100  # Ark contract §8.5
 SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")  # RFC 6376 §3.1: labels of a name
 TRACK_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-# Ark contract §8.5
-METADATA_KEYS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS, METADATA_BYTES = 50, 40, 500, 8192
 DEFAULT_LISTENERS = (
     Listen(service="submission", address="127.0.0.1:2525", tls="optional"),
     Listen(service="http", address="127.0.0.1:8025"),
@@ -63,6 +64,11 @@ def routes(settings: Settings) -> tuple[Route, ...]:
     return tuple(replace(route, domain=_route_domain(route)) for route in settings.route)
 
 
+def tls_rules(settings: Settings) -> tuple[TlsRule, ...]:
+    """Return what TLS is demanded of which domains, these as lower-case A-labels."""
+    return tuple(replace(rule, domain=_route_domain(rule)) for rule in settings.tls_policy)
+
+
 def check_settings(part: Part[Settings], tenant_ids: Collection[str]) -> None:
     """Report what is wrong in arkrelay.toml."""
     settings, reader = part.value, part.reader
@@ -76,6 +82,8 @@ def check_settings(part: Part[Settings], tenant_ids: Collection[str]) -> None:
     for route in settings.route:
         _check_route(reader, route, whole=part.whole)
     _check_smarthosts(reader, settings.route)
+    for rule in settings.tls_policy:
+        _check_rule_domain(reader, rule)
 
 
 def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[str]) -> None:
@@ -115,6 +123,8 @@ def check_platform(part: Part[Platform], *, allow_http: bool) -> None:
     _check_unique(reader, part.value.keys, "name")
     _check_unique(reader, part.value.keys, "id")
     _check_unique(reader, part.value.webhooks, "id")
+    for things in (part.value.keys, part.value.webhooks):
+        _check_dates(reader, things)
     for webhook in part.value.webhooks:
         _check_webhook(reader, webhook, allow_http=allow_http)
 
@@ -126,8 +136,10 @@ def check_tenant(part: Part[Tenant], *, allow_http: bool) -> None:
         reader.report("name", f"must have 1 to {TENANT_NAME_CHARS} characters")
     _check_metadata(reader, tenant.metadata)
     _check_unique(reader, tenant.credentials, "name")
+    _check_dates(reader, [tenant])
     for things in (tenant.credentials, tenant.domains, tenant.webhooks, tenant.track_domains):
         _check_unique(reader, things, "id")
+        _check_dates(reader, things)
     own = {domain.name for domain in tenant.domains} if part.whole else None
     for credential in tenant.credentials:
         _check_credential(reader, credential, own)
@@ -157,6 +169,20 @@ def check_domains(tenants: Mapping[str, Part[Tenant]]) -> None:
             if owner != tenant_id or part.value.domain(domain.name) is not domain:
                 whose = "this tenant" if owner == tenant_id else f"tenant {owner}"
                 part.reader.report(part.reader.at(domain, "name"), f"{domain.name} is already a domain of {whose}")
+
+
+def check_reports(part: Part[Settings], tenants: Iterable[Part[Tenant]]) -> None:
+    """Report a sender of TLS reports who could not send: they are mail of a tenant, signed like any other."""
+    reports, reader = part.value.tls_reports, part.reader
+    if not (reports.send or reports.contact):
+        return
+    try:
+        address = parse_mailbox(reports.contact)
+    except AddressError as exc:
+        reader.report("tls_reports.contact", str(exc) if reports.contact else "is needed to send reports")
+        return
+    if not any(domain.name == address.domain for tenant in tenants for domain in tenant.value.domains):
+        reader.report("tls_reports.contact", f"{address.domain} is not a sender domain of any tenant")
 
 
 def _check_listen(reader: Reader, listen: Listen, endpoint: Endpoint, tenant_ids: Collection[str]) -> None:
@@ -231,11 +257,15 @@ def _check_headers(reader: Reader, key: str, names: Iterable[str]) -> None:
             reader.report(f"{key}[{index}]", "expected the name of a header field, without its colon")
 
 
-def _check_route(reader: Reader, route: Route, *, whole: bool) -> None:
+def _check_rule_domain(reader: Reader, rule: Route | TlsRule) -> None:
     try:
-        _route_domain(route)
+        _route_domain(rule)
     except AddressError as exc:
-        reader.report(reader.at(route, "domain"), str(exc))
+        reader.report(reader.at(rule, "domain"), str(exc))
+
+
+def _check_route(reader: Reader, route: Route, *, whole: bool) -> None:
+    _check_rule_domain(reader, route)
     try:
         parse_host_port(route.host)
     except ValueError as exc:
@@ -254,7 +284,7 @@ def _check_smarthosts(reader: Reader, routes: Iterable[Route]) -> None:
             reader.report(reader.at(route, "host"), f"{route.host} has other tls, username or secret further up")
 
 
-def _route_domain(route: Route) -> str:
+def _route_domain(route: Route | TlsRule) -> str:
     if route.domain == "*":
         return "*"
     bare = route.domain.removeprefix("*.")
@@ -280,32 +310,27 @@ def _check_domain(reader: Reader, domain: Domain) -> None:
 
 
 def _check_webhook(reader: Reader, webhook: Webhook, *, allow_http: bool) -> None:
+    if not webhook.name:
+        reader.report(reader.at(webhook, "name"), "is empty")
     try:
-        parts = urlsplit(webhook.url)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        reader.report(reader.at(webhook, "url"), "is not a URL")
-        return
-    if parts.scheme not in {"http", "https"} or not usable:
-        reader.report(reader.at(webhook, "url"), "expected https://host")
-    elif parts.scheme == "http" and not allow_http:
-        reader.report(reader.at(webhook, "url"), "plain http needs allow_http in [webhooks] of arkrelay.toml")
+        parse_target(webhook.url, allow_http=allow_http)
+    except ValueError as exc:
+        reader.report(reader.at(webhook, "url"), str(exc))
 
 
 def _check_metadata(reader: Reader, metadata: Mapping[str, object]) -> None:
-    if len(metadata) > METADATA_KEYS:
-        reader.report("metadata", f"has more than {METADATA_KEYS} keys")
-    for key, value in metadata.items():
-        if len(key) > METADATA_KEY_CHARS:
-            reader.report("metadata", f"a key is longer than {METADATA_KEY_CHARS} characters")
-        elif not isinstance(value, str | int | float | bool):
-            reader.report(f"metadata.{key}", "expected a string, a number or a boolean")
-        elif isinstance(value, float) and not abs(value) < float("inf"):
-            reader.report(f"metadata.{key}", "is not a number that JSON can write")
-        elif isinstance(value, str) and len(value) > METADATA_VALUE_CHARS:
-            reader.report(f"metadata.{key}", f"is longer than {METADATA_VALUE_CHARS} characters")
-    if len(json.dumps(metadata, default=str).encode()) > METADATA_BYTES:
-        reader.report("metadata", f"is larger than {METADATA_BYTES} bytes")
+    for key, reason in faults(metadata):
+        reader.report(f"metadata.{key}" if key else "metadata", reason)
+
+
+def _check_dates(reader: Reader, things: Iterable[object]) -> None:
+    for thing in things:
+        for key in ("created_at", "updated_at"):
+            if value := getattr(thing, key, ""):
+                try:
+                    parse_date(value)
+                except ValueError:
+                    reader.report(reader.at(thing, key), f"expected ISO 8601, got {describe(value)}")
 
 
 def _check_unique(reader: Reader, things: Iterable[object], key: str) -> None:

@@ -3,26 +3,34 @@
 from collections.abc import Mapping
 from typing import Any
 
-from arkrelay.config.edit import Site, Source, new_number, now_iso, unset_none
-from arkrelay.config.secrets import create_host_key, new_secret
-from arkrelay.model.errors import Conflict
-from arkrelay.model.tenant import Credential, OrganisationKey
+from arkrelay.config.dates import now_iso
+from arkrelay.config.edit import Draft, Site, Source, new_number, unset_none
+from arkrelay.config.secrets import LIVE_PREFIX, TEST_PREFIX, create_host_key, new_secret
+from arkrelay.model.errors import Exists
+from arkrelay.model.tenant import Credential, OrganisationKey, Tenant
 
-LIVE_PREFIX, TEST_PREFIX = "ark_live_", "ark_test_"  # Ark contract §2
+Which = str | int  # a credential's name, or its number
 
 
 def add_credential(
-    source: Source, tenant_id: str, name: str, *, kind: str = "smtp", secret: str | None = None, **settings: Any
+    source: Source,
+    tenant_id: str,
+    name: str,
+    *,
+    kind: str = "smtp",
+    secret: str | None = None,
+    test: bool = False,
+    **settings: Any,
 ) -> tuple[Credential, str]:
     """Return a new credential and its secret, which is kept sealed and shown by nothing else but ``reveal``.
 
-    ``kind`` is "smtp" or "api"; ``settings`` are other keys of ``[[credentials]]``, those that are None left out.
+    ``kind`` is "smtp" or "api"; what is sent with a ``test`` key never leaves. ``settings`` are other keys of
+    ``[[credentials]]``, those that are None left out.
     """
     site = Site(source)
-    plain = secret or _new(kind)
+    plain = secret or (new_secret(TEST_PREFIX) if test else _new(kind))
     with site.editing(tenant_id) as draft:
-        if any(item.name == name for item in draft.before.credentials):
-            raise Conflict(f'there is a credential "{name}" already')
+        _refuse_taken(draft.before, name)
         sealed = create_host_key(site.settings.state_dir).seal(plain)
         number = new_number(item.id for item in draft.before.credentials)
         entry = {"name": name, "type": kind, "secret": sealed, **unset_none(settings)}
@@ -30,29 +38,32 @@ def add_credential(
     return draft.after.credentials[-1], plain
 
 
-def change_credential(source: Source, tenant_id: str, name: str, changes: Mapping[str, Any]) -> Credential:
+def change_credential(source: Source, tenant_id: str, which: Which, changes: Mapping[str, Any]) -> Credential:
     """Return the credential with ``changes`` applied: name, hold, permissions, domains, username; None unsets."""
     with Site(source).editing(tenant_id) as draft:
-        index = draft.index("credentials", lambda item: bool(item.name == name), f'credential "{name}"')
+        index = _index(draft, which)
+        if changes.get("name") not in {None, draft.before.credentials[index].name}:
+            _refuse_taken(draft.before, changes["name"])
         draft.change("credentials", index, changes)
     return draft.after.credentials[index]
 
 
-def renew_credential(source: Source, tenant_id: str, name: str) -> tuple[Credential, str]:
+def renew_credential(source: Source, tenant_id: str, which: Which) -> tuple[Credential, str]:
     """Return the credential and its new secret; the old one is refused from the next reload on."""
     site = Site(source)
     with site.editing(tenant_id) as draft:
-        index = draft.index("credentials", lambda item: bool(item.name == name), f'credential "{name}"')
+        index = _index(draft, which)
         plain = _new(draft.before.credentials[index].type)
         draft.change("credentials", index, {"secret": create_host_key(site.settings.state_dir).seal(plain)})
     return draft.after.credentials[index], plain
 
 
-def remove_credential(source: Source, tenant_id: str, name: str) -> None:
-    """Remove a credential: its secret is refused from the next reload on."""
+def remove_credential(source: Source, tenant_id: str, which: Which) -> Credential:
+    """Remove a credential and return what it was: its secret is refused from the next reload on."""
     with Site(source).editing(tenant_id) as draft:
-        index = draft.index("credentials", lambda item: bool(item.name == name), f'credential "{name}"')
+        index = _index(draft, which)
         draft.remove("credentials", index)
+    return draft.before.credentials[index]
 
 
 def add_key(source: Source, name: str, *, test: bool = False) -> tuple[OrganisationKey, str]:
@@ -62,7 +73,7 @@ def add_key(source: Source, name: str, *, test: bool = False) -> tuple[Organisat
     with site.editing_platform() as draft:
         keys = draft.before.keys
         if any(item.name == name for item in keys):
-            raise Conflict(f'there is an organisation key "{name}" already')
+            raise Exists(f'there is an organisation key "{name}" already')
         sealed = create_host_key(site.settings.state_dir).seal(plain)
         number = new_number(item.id for item in keys)
         draft.add("keys", {"name": name, "secret": sealed, "id": number, "created_at": now_iso()})
@@ -78,3 +89,12 @@ def remove_key(source: Source, name: str) -> None:
 
 def _new(kind: str) -> str:
     return new_secret(LIVE_PREFIX if kind == "api" else "")
+
+
+def _index(draft: Draft[Tenant], which: Which) -> int:
+    return draft.index("credentials", lambda item: which in {item.name, item.id}, f'credential "{which}"')
+
+
+def _refuse_taken(tenant: Tenant, name: str) -> None:
+    if tenant.credential(name) is not None:
+        raise Exists(f'there is a credential "{name}" already')

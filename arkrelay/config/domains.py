@@ -12,16 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from arkrelay.config.edit import Site, Source, Table, new_number, now_iso, unset_none
+from arkrelay.config.dates import now_iso
+from arkrelay.config.edit import Site, Source, Table, new_number, unset_none
 from arkrelay.config.errors import ConfigErrors
 from arkrelay.config.files import adopt, fsync_folder, replace
 from arkrelay.mail.dkim import generate_key
 from arkrelay.model.address import AddressError, parse_domain
-from arkrelay.model.errors import ConfigError, Conflict
+from arkrelay.model.errors import ConfigError, Conflict, Exists
 from arkrelay.model.tenant import DkimKey, Domain, TrackDomain
 
 RSA = "rsa-sha256"
 SELECTOR_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+MAX_DOMAIN = 253 - len("ark-123456._domainkey.")  # RFC 1035 §2.3.4, written without the last dot
 SELECTOR_RANDOM = 6  # told apart from other senders' selectors by its prefix, from our own by 36**6 values
 
 
@@ -33,7 +35,7 @@ def add_domain(
     name = _parse(site.tenant_file(tenant_id), name)
     with NewKeys(site, name) as keys, site.editing(tenant_id) as draft:
         if draft.before.domain(name):
-            raise Conflict(f"{name} is a domain of this tenant already")
+            raise Exists(f"{name} is a domain of this tenant already")
         entry: Table = {
             "name": name,
             **({"trusted": True} if trusted else {}),
@@ -54,10 +56,13 @@ def change_domain(source: Source, tenant_id: str, name: str, changes: Mapping[st
 
 
 def remove_domain(source: Source, tenant_id: str, name: str) -> None:
-    """Remove a domain, the key files made for it, and its track domains."""
+    """Remove a domain, the key files made for it, and its track domains; Conflict while a credential needs it."""
     site = Site(source)
     with site.editing(tenant_id) as draft:
         index = draft.index("domains", lambda item: bool(item.name == name), f"domain {name}")
+        tied = next((item.name for item in draft.before.credentials if name in item.domains), None)
+        if tied is not None:
+            raise Conflict(f"the credential {tied} is restricted to {name}: change or remove it first")
         draft.remove("domains", index)
         for place in reversed([i for i, item in enumerate(draft.before.track_domains) if item.domain == name]):
             draft.remove("track_domains", place)
@@ -153,8 +158,10 @@ def remove_key_files(site: Site, keys: Iterable[DkimKey]) -> None:
 
 
 def add_track_domain(source: Source, tenant_id: str, name: str, domain: str, **settings: Any) -> TrackDomain:
-    """Return a new track domain: the label ``name`` under one of the tenant's domains."""
+    """Return a new track domain: the label ``name`` under one of the tenant's domains, which has no other."""
     with Site(source).editing(tenant_id) as draft:
+        if any(item.domain == domain for item in draft.before.track_domains):
+            raise Exists(f"{domain} has a track domain already")
         taken = [int(item.id) for item in draft.before.track_domains if item.id.isdecimal()]
         entry = {"name": name, "domain": domain, **unset_none(settings)}
         draft.add("track_domains", {**entry, "id": str(new_number(taken)), "created_at": now_iso()})
@@ -176,9 +183,17 @@ def remove_track_domain(source: Source, tenant_id: str, track_id: str) -> None:
         draft.remove("track_domains", index)
 
 
+def sender_domain(name: str) -> str:
+    """Return the name as A-labels in lower case, or raise AddressError when it cannot be a sender domain."""
+    domain = parse_domain(name, utf8=True)
+    if len(domain) > MAX_DOMAIN:
+        raise AddressError(f"the domain is longer than {MAX_DOMAIN} characters: its DKIM record could have no name")
+    return domain
+
+
 def _parse(file: Path, name: str) -> str:
-    """Return the name as A-labels before it becomes the name of a file."""
+    """Return the name before it becomes the name of a file."""
     try:
-        return parse_domain(name, utf8=True)
+        return sender_domain(name)
     except AddressError as exc:
         raise ConfigErrors([ConfigError(file, "domains", str(exc))]) from None

@@ -4,7 +4,7 @@ Comments in the file are lost: TOML tables have no place for them, and the heade
 """
 
 import contextlib
-import datetime as dt
+import errno
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 import tomli_w
 
-from arkrelay.config.errors import ConfigErrors
+from arkrelay.config.dates import now_iso
+from arkrelay.config.errors import CannotWrite, ConfigErrors
 from arkrelay.config.files import adopt, fsync_folder, locked, replace
 from arkrelay.config.ids import ID_BITS
 from arkrelay.config.load import (
@@ -26,7 +27,7 @@ from arkrelay.config.load import (
     read_tenant,
 )
 from arkrelay.config.snapshot import Snapshot
-from arkrelay.model.errors import ConfigError, Conflict, NotFound
+from arkrelay.model.errors import ConfigError, Conflict, Exists, NotFound
 from arkrelay.model.tenant import Platform, Tenant
 
 T = TypeVar("T", Tenant, Platform)
@@ -34,11 +35,6 @@ Table = dict[str, Any]
 Source = Snapshot | Path  # the configuration in force, or the path of arkrelay.toml
 
 HEADER = b"# Written by arkrelay. Comments are lost whenever the command line or REST changes this file.\n\n"
-
-
-def now_iso() -> str:
-    """Return the time as REST shows it (Ark contract §7)."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_number(taken: Iterable[int]) -> int:
@@ -50,9 +46,19 @@ def new_number(taken: Iterable[int]) -> int:
 
 
 def unset_none(settings: Mapping[str, Any]) -> Table:
-    """Return the settings that were given, lists for tuples, as TOML writes them."""
-    given = {key: value for key, value in settings.items() if value is not None}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    """Return the settings that were given as TOML writes them: lists for tuples, an empty list for a null inside."""
+    return {key: _toml(value) for key, value in settings.items() if value is not None}
+
+
+def _toml(value: Any) -> Any:
+    match value:
+        case None:
+            return []  # TOML has no null; ``config.schema`` reads it back
+        case tuple():
+            return list(value)
+        case Mapping():
+            return {key: _toml(inner) for key, inner in value.items()}
+    return value
 
 
 class Draft(Generic[T]):
@@ -124,7 +130,7 @@ class Site:
                 yield
         except OSError as exc:
             problem = ConfigError(exc.filename or folder, "", f"cannot be written: {exc.strerror or exc}")
-            raise ConfigErrors([problem]) from exc
+            raise CannotWrite([problem], full=exc.errno in {errno.ENOSPC, errno.EDQUOT}) from exc
 
     @contextlib.contextmanager
     def editing(self, tenant_id: str) -> Iterator[Draft[Tenant]]:
@@ -133,6 +139,9 @@ class Site:
             file, table = self._open(tenant_id)
             snapshot, problems = self._load({})
             draft = Draft(table, self._tenant(snapshot, file, file.read_bytes()))
+            _pin_dates(table, draft.before)
+            for key in ("credentials", "domains", "webhooks", "track_domains"):
+                _pin_dates_of(table.get(key, []), getattr(draft.before, key))
             yield draft
             draft.table["updated_at"] = now_iso()
             content = HEADER + tomli_w.dumps(draft.table).encode()
@@ -148,6 +157,8 @@ class Site:
             snapshot, problems = self._load({})
             old = b"" if table is None else file.read_bytes()
             draft = Draft(table or {}, self._platform(snapshot, old))
+            for key in ("keys", "webhooks"):
+                _pin_dates_of(draft.table.get(key, []), getattr(draft.before, key))
             yield draft
             content = HEADER + tomli_w.dumps(draft.table).encode()
             draft.after = self._platform(self._check(file, content, problems), content)
@@ -158,7 +169,7 @@ class Site:
         with self.writing():
             file = self.tenant_file(tenant_id)
             if file.exists():
-                raise Conflict(f'there is a tenant "{tenant_id}" already')
+                raise Exists(f'there is a tenant "{tenant_id}" already')
             content = HEADER + tomli_w.dumps(table).encode()
             made = self._tenant(self._check(file, content, self._load({})[1]), file, content)
             replace(file, content)
@@ -181,7 +192,7 @@ class Site:
         if table is None:
             raise NotFound(f'there is no tenant "{tenant_id}"')
         if table.get("managed") == "file":
-            raise Conflict(f'{file} has managed = "file": it is changed by hand')
+            raise Conflict(f'the tenant {tenant_id} has managed = "file": its file is changed by hand')
         return file, table
 
     def _read(self, file: Path) -> Table | None:
@@ -213,3 +224,14 @@ class Site:
 
     def _platform(self, snapshot: Snapshot | None, content: bytes) -> Platform:
         return snapshot.platform if snapshot else read_platform(self.platform_file, content, self.settings)
+
+
+def _pin_dates_of(entries: Iterable[Table], things: Iterable[Any]) -> None:
+    for entry, thing in zip(entries, things, strict=True):
+        _pin_dates(entry, thing)
+
+
+def _pin_dates(entry: Table, thing: Any) -> None:
+    """Write down when a thing came to be that a person wrote: the file's own date is about to change."""
+    if not entry.get("created_at"):
+        entry["created_at"] = thing.created_at

@@ -11,3 +11,11 @@ class ConfigErrors(ArkrelayError):
     def __init__(self, problems: Sequence[ConfigError]) -> None:
         self.problems: list[ConfigError] = list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CannotWrite(ConfigErrors):
+    """A file could not be written, so nothing changed: the disk is ``full``, or the service may not write there."""
+
+    def __init__(self, problems: Sequence[ConfigError], *, full: bool) -> None:
+        self.full = full
+        super().__init__(problems)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from arkrelay.model.errors import Conflict
+from arkrelay.model.errors import Busy
 
 LOCK = ".lock"
 LOCK_WAIT_S = 20.0  # an edit holds the lock for milliseconds; who waits this long meets a stopped process
 LOCK_POLL_S = 0.02
+SHOWN = 40  # characters of a file's name in that of its temporary one
 
 
 def mode_of(path: Path) -> int:
@@ -50,7 +51,8 @@ def replace(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     starts with a dot, and loading ignores it).
     """
     target = path.resolve() if path.is_symlink() else path  # an admin's symlink stays one
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    # a name may be as long as the file system takes, and this one is longer
+    temporary = target.parent / f".{target.name[:SHOWN]}.{secrets.token_hex(8)}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -72,7 +74,7 @@ def replace(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """Hold the lock of the writers of ``folder``, across processes and threads; raise Conflict after ``wait_s``.
+    """Hold the lock of the writers of ``folder``, across processes and threads; raise Busy after ``wait_s``.
 
     The lock is the kernel's (flock), so it goes with a process that dies.
     """
@@ -89,7 +91,7 @@ def locked(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= give_up_at:
-                    raise Conflict("another process holds the lock on the configuration files") from None
+                    raise Busy("another process holds the lock on the configuration files") from None
                 time.sleep(LOCK_POLL_S)
         yield
     finally:

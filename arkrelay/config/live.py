@@ -18,6 +18,9 @@ __all__ = ["Change", "Changes", "ConfigErrors", "Live", "Snapshot", "compare"]
 class Live:
     """Holds the snapshot in force; who needs a configuration takes ``snapshot`` once and keeps to it.
 
+    ``problems`` says why files are not in force that were looked at last: of a reload that was refused, and of key
+    and certificate files that cannot be used.
+
     The methods block on files, so the daemon calls them in a thread; one at a time does its work.
     """
 
@@ -25,6 +28,13 @@ class Live:
         self.snapshot = load(path)
         self._seen: dict[Path, Stamp | None] = dict(self.snapshot.watched)
         self._lock = threading.Lock()
+        self._refused: tuple[ConfigError, ...] = ()  # by the last reload
+        self._unusable: tuple[ConfigError, ...] = ()  # key and certificate files
+
+    @property
+    def problems(self) -> tuple[ConfigError, ...]:
+        """What has to be mended before the files are in force as they are; empty when they are."""
+        return (*self._refused, *self._unusable)
 
     def reload(self) -> Changes:
         """Put what the files say now in force, and return what that changed.
@@ -33,7 +43,12 @@ class Live:
         the snapshot at once; it is the caller who cannot follow it.
         """
         with self._lock:
-            new = load(self.snapshot.path, previous=self.snapshot)
+            try:
+                new = load(self.snapshot.path, previous=self.snapshot)
+            except ConfigErrors as errors:
+                self._refused = tuple(errors.problems)
+                raise
+            self._refused = self._unusable = ()
             changes = compare(self.snapshot, new)
             self.snapshot = new
             self._seen = dict(new.watched)
@@ -73,6 +88,7 @@ class Live:
             for tenant in old.tenants.values():
                 ring.load(tenant, lambda key, reason: problems.append(ConfigError(key.private_key, "", reason)))
             self._seen = {**certificate, **ring.watched}
+            self._unusable = tuple(problems)
             refused = any(problem.key == "tls" for problem in problems)
             kept = {path: old.watched.get(path) for path in certificate} if refused else {}
             self.snapshot = dataclasses.replace(

@@ -4,18 +4,30 @@ import contextlib
 import dataclasses
 import datetime as dt
 import re
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from arkrelay.config.check import Part, check_domains, check_platform, check_settings, check_tenant, listeners, routes
+from arkrelay.config.check import (
+    Part,
+    check_domains,
+    check_platform,
+    check_reports,
+    check_settings,
+    check_tenant,
+    listeners,
+    routes,
+    tls_rules,
+)
+from arkrelay.config.dates import platform_with_dates, with_dates
 from arkrelay.config.errors import ConfigErrors
 from arkrelay.config.files import mode_of, world_readable
 from arkrelay.config.ids import with_ids
 from arkrelay.config.keyfiles import KeyFileError, KeyRing, check_certificate, stamp
 from arkrelay.config.schema import Reader
-from arkrelay.config.secrets import HostKey, SecretError, is_plain, load_host_key, resolve
+from arkrelay.config.secrets import TEST_PREFIX, HostKey, SecretError, is_plain, load_host_key, resolve
 from arkrelay.config.snapshot import Index, Snapshot, Stamp
 from arkrelay.model.errors import ConfigError
 from arkrelay.model.settings import Settings
@@ -50,20 +62,22 @@ def load_settings(path: Path) -> Settings:
 
 def read_tenant(file: Path, content: bytes, settings: Settings) -> Tenant:
     """Return one tenant file alone, ids filled in; raise ConfigErrors. It may clash with other files all the same."""
-    part = _Loading(file, None, {file: content}).tenant(file, settings)
+    loading = _Loading(file, None, {file: content})
+    part = loading.tenant(file, settings)
     check_tenant(part, allow_http=settings.webhooks.allow_http)
     if part.reader.problems:
         raise ConfigErrors(part.reader.problems)
-    return with_ids({file.stem: part.value}, Platform())[0][file.stem]
+    return with_dates(with_ids({file.stem: part.value}, Platform())[0][file.stem], loading.written_at(file))
 
 
 def read_platform(file: Path, content: bytes, settings: Settings) -> Platform:
     """Return platform.toml alone, ids filled in; raise ConfigErrors."""
-    part = _Loading(file, None, {file: content}).platform(file)
+    loading = _Loading(file, None, {file: content})
+    part = loading.platform(file)
     check_platform(part, allow_http=settings.webhooks.allow_http)
     if part.reader.problems:
         raise ConfigErrors(part.reader.problems)
-    return with_ids({}, part.value)[1]
+    return platform_with_dates(with_ids({}, part.value)[1], loading.written_at(file))
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
@@ -95,6 +109,7 @@ class _Loading:
         self.watched: dict[Path, Stamp | None] = {}
         self.secret_owners: dict[bytes, str] = {}
         self.digests: dict[tuple[str, str], bytes] = {}
+        self.tests: set[tuple[str, str]] = set()
 
     def run(self) -> Snapshot:
         main = self.settings()
@@ -113,6 +128,7 @@ class _Loading:
         check_platform(platform, allow_http=settings.webhooks.allow_http)
         self._check_keys(platform)
         check_domains(tenants)
+        check_reports(main, tenants.values())
         for part in tenants.values():
             check_tenant(part, allow_http=settings.webhooks.allow_http)
             self._check_credentials(part)
@@ -133,6 +149,13 @@ class _Loading:
 
     def tenant(self, file: Path, settings: Settings) -> Part[Tenant]:
         return self._part(file, Tenant, settings.state_dir / "keys", id=file.stem, name=file.stem)
+
+    def written_at(self, file: Path) -> float:
+        """Return when the file was written last, Unix seconds; one that is not on disk yet is about to be."""
+        try:
+            return file.stat().st_mtime
+        except OSError:
+            return time.time()
 
     def _part(self, file: Path, cls: type[T], base: Path, *, optional: bool = False, **instead: Any) -> Part[T]:
         """Return the file as far as it can be used: with its problems, it is only good for finding more."""
@@ -231,6 +254,8 @@ class _Loading:
         if other != who:
             reader.report(where, f"is the same as that of {other}")
         self.digests[owner] = resolved.digest
+        if resolved.plain is not None and resolved.plain.startswith(TEST_PREFIX):
+            self.tests.add(owner)
 
     def _check_mode(self, reader: Reader) -> None:
         """Report a file with secrets that users outside its group can read; one not on disk yet will be 0600."""
@@ -251,8 +276,12 @@ class _Loading:
             main.reader.report(key, str(exc))
 
     def _snapshot(self, settings: Settings, platform: Platform, tenants: dict[str, Tenant]) -> Snapshot:
-        settings = dataclasses.replace(settings, route=routes(settings))
+        settings = dataclasses.replace(settings, route=routes(settings), tls_policy=tls_rules(settings))
         tenants, platform = with_ids(tenants, platform)
+        for tenant in tenants.values():
+            file = settings.tenants_dir / f"{tenant.id}.toml"
+            tenants[tenant.id] = with_dates(tenant, self.written_at(file))
+        platform = platform_with_dates(platform, self.written_at(self.path.parent / PLATFORM))
         credentials: dict[bytes, tuple[Tenant, Credential]] = {}
         usernames: dict[str, tuple[tuple[Tenant, Credential], ...]] = {}
         names: dict[str, frozenset[str]] = {}
@@ -271,6 +300,7 @@ class _Loading:
             signers=self.ring.signers,
             usernames=usernames,
             names=names,
+            tests=frozenset(self.tests),
         )
         return Snapshot(
             path=self.path,

@@ -114,7 +114,8 @@ class Reader:
         if not isinstance(value, dict):
             raise ValueProblem(f"expected a table, got {describe(value)}")
         if inner is None:
-            return value
+            # TOML has no null, which a client's metadata may hold: an empty list is nothing else there
+            return {key: None if item == [] else item for key, item in value.items()}
         made: object | None = self.read(inner, value, where)
         if made is None:
             raise ValueProblem("")  # its own keys have been reported

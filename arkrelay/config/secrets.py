@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from arkrelay.config.files import adopt, fsync_folder, mode_of, world_readable
 from arkrelay.model.errors import ConfigError
 
+LIVE_PREFIX, TEST_PREFIX = "ark_live_", "ark_test_"  # of keys for REST (Ark contract §1)
 SEALED = "sealed:"
 SEALED_V1 = "sealed:v1:"
 HOST_KEY = "host.key"

@@ -41,6 +41,7 @@ class Index:
     signers: Mapping[tuple[str, str], tuple[Signer, ...]] = field(default_factory=dict)
     usernames: Mapping[str, tuple[tuple[Tenant, Credential], ...]] = field(default_factory=dict)
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)  # casefolded id or name → tenant ids
+    tests: frozenset[tuple[str, str]] = frozenset()  # (tenant id, name) of the credentials that are for tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,10 @@ class Snapshot:
             return None
         return found
 
+    def is_test(self, tenant_id: str, credential: str) -> bool:
+        """Return whether what is sent with this credential never leaves (Ark contract §16): its key says so."""
+        return (tenant_id, credential) in self.index.tests
+
     def reveal(self, secret: str) -> str | None:
         """Return the plain value of a secret as a file spells it, or None where only its digest is known.
 
@@ -99,6 +104,10 @@ class Snapshot:
     def return_path_secret(self) -> bytes:
         """Return what return paths are signed with: derived from the host key, which is made when there is none."""
         return (self.host_key or create_host_key(self.settings.state_dir)).derive("return path v1")
+
+    def request_log_key(self) -> bytes:
+        """Return what bodies in the request log are encrypted with, from the host key as well."""
+        return (self.host_key or create_host_key(self.settings.state_dir)).derive("request log v1")
 
     def username_matches(self, username: str, tenant: Tenant, credential: Credential) -> bool:
         """Return whether this name may stand beside the password of ``credential``.

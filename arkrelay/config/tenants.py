@@ -17,6 +17,7 @@ from arkrelay.config.credentials import (
     remove_key,
     renew_credential,
 )
+from arkrelay.config.dates import now_iso
 from arkrelay.config.domains import (
     add_domain,
     add_track_domain,
@@ -27,7 +28,7 @@ from arkrelay.config.domains import (
     remove_track_domain,
     rotate_dkim,
 )
-from arkrelay.config.edit import Site, Source, Table, now_iso, unset_none
+from arkrelay.config.edit import Site, Source, Table, unset_none
 from arkrelay.config.load import TENANT_ID
 from arkrelay.config.webhooks import add_webhook, change_webhook, remove_webhook
 from arkrelay.model.errors import Conflict

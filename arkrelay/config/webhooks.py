@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from arkrelay.config.edit import Draft, Site, Source, Table, new_number, now_iso, unset_none
+from arkrelay.config.dates import now_iso
+from arkrelay.config.edit import Draft, Site, Source, Table, new_number, unset_none
 from arkrelay.model.tenant import Platform, Tenant, Webhook
 
 
 def add_webhook(source: Source, tenant_id: str | None, name: str, url: str, **settings: Any) -> Webhook:
-    """Return a new webhook of a tenant, or of the platform for None; ``settings``: events, enabled."""
+    """Return a new webhook of a tenant, or of the platform for None; ``settings``: events, all_events, enabled."""
     with _editing(source, tenant_id) as draft:
         made = uuid.uuid4()
         # Ark contract §7: a number as text, or pwh_… for the platform's
@@ -21,7 +22,7 @@ def add_webhook(source: Source, tenant_id: str | None, name: str, url: str, **se
 
 
 def change_webhook(source: Source, tenant_id: str | None, webhook_id: str, changes: Mapping[str, Any]) -> Webhook:
-    """Return the webhook with ``changes`` applied: name, url, events, enabled; None unsets."""
+    """Return the webhook with ``changes`` applied: name, url, events, all_events, enabled; None unsets."""
     with _editing(source, tenant_id) as draft:
         index = _index(draft, webhook_id)
         draft.change("webhooks", index, changes)

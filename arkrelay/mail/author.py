@@ -55,12 +55,13 @@ def parse_author(fields: Sequence[Field]) -> Address:
     return parse_named_mailbox(value(found[0]), "From")[1]
 
 
-def parse_named_mailbox(raw: bytes, where: str = "the address") -> tuple[str, Address]:
+def parse_named_mailbox(raw: bytes, where: str = "the address", *, words: bool = True) -> tuple[str, Address]:
     """Return the decoded display name (may be empty) and the mailbox of one unfolded address value.
 
     Takes ``a@b``, ``<a@b>``, ``Name <a@b>`` and ``a@b (comment)``. Raises ``HeaderError`` naming ``where`` for
     lists, groups (RFC 6854), nested or odd comments, and for any name that holds ``@``, ``<`` or ``>``, be it in
-    quotes or in encoded words.
+    quotes or in encoded words. Without ``words`` an encoded word in the name is text like any other: in JSON nobody
+    needs one.
     """
     match = _USUAL.fullmatch(raw)
     if match is not None and len(raw) <= VALUE_LIMIT:
@@ -87,7 +88,7 @@ def parse_named_mailbox(raw: bytes, where: str = "the address") -> tuple[str, Ad
         if match is None:
             raise HeaderError(f"{where} is not one plain address")
         spec, phrase = match[1], match[2] or b""
-    return _parse_phrase(phrase, where), _parse_spec(spec, where)
+    return _parse_phrase(phrase, where, words=words), _parse_spec(spec, where)
 
 
 def check_once(fields: Sequence[Field]) -> None:
@@ -107,15 +108,16 @@ def _parse_spec(spec: bytes, where: str) -> Address:
         raise HeaderError(f"{where}: {exc}") from exc
 
 
-def _parse_phrase(phrase: bytes, where: str) -> str:
+def _parse_phrase(phrase: bytes, where: str, *, words: bool) -> str:
     if not phrase:
         return ""
     if not _PHRASE.fullmatch(phrase):
         raise HeaderError(f"{where}: the name has a sign that needs double quotes around it")
-    if b"=?" in phrase:
+    words = words and b"=?" in phrase
+    if words:
         _check_words(phrase, where)
-    name = decode_words(phrase)
-    if not _ADDRESS_SIGNS.isdisjoint(name) or (b"=?" in phrase and "=?" in name):
+    name = decode_words(phrase) if words else phrase.decode()
+    if not _ADDRESS_SIGNS.isdisjoint(name) or (words and "=?" in name):
         raise HeaderError(f"{where}: the name holds what could pass for an address")
     if has_control(name.replace("\t", " ")):
         raise HeaderError(f"{where}: the name holds a control character")

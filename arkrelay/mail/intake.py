@@ -88,6 +88,7 @@ class Intake:
     unsubscribe: str | None = None  # the stream of one-click unsubscribe
     expires: str | None = None  # as written
     priority: str | None = None  # as written
+    any_tls: bool = False  # "TLS-Required: No" (RFC 8689 §5)
     stream: str | None = None  # Postmark's message stream, only noted
 
 
@@ -190,6 +191,11 @@ def _read_message_id(item: Field, _options: IntakeOptions, intake: Intake) -> bo
     return False
 
 
+def _read_tls_required(item: Field, _options: IntakeOptions, intake: Intake) -> bool:
+    intake.any_tls = intake.any_tls or value(item).strip().lower() == b"no"
+    return False  # the field stays, for the next relay to read
+
+
 def _count_received(_item: Field, _options: IntakeOptions, intake: Intake) -> bool:
     intake.received_count += 1
     return False
@@ -287,6 +293,7 @@ _BY_NAME: dict[bytes, _Reader] = {
     b"subject": _read_subject,
     b"message-id": _read_message_id,
     b"received": _count_received,
+    b"tls-required": _read_tls_required,
     b"bcc": _go,
     b"resent-bcc": _go,
     b"return-path": _go,

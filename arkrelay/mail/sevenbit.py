@@ -9,11 +9,11 @@ a ``multipart/signed`` should be seven-bit to begin with (RFC 1847 §2.1), and o
 here, as it would at any other relay. Bytes above 127 in header fields stay: they are a matter of SMTPUTF8.
 """
 
-import binascii
 import re
 from typing import NamedTuple
 
 from arkrelay.mail.header import CRLF, split
+from arkrelay.mail.transfer import to_base64, to_quoted_printable
 
 DEPTH_LIMIT = 100
 PART_LIMIT = 1000
@@ -28,8 +28,6 @@ _PARAMETER = re.compile(rb"[ \t]*;[ \t]*([^\s=;\"]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\
 _EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _MESSAGES = frozenset({b"message/rfc822", b"message/news"})  # hold a message; may not be encoded (RFC 2046 §5.2.1)
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
-_BASE64_LINE = 76  # RFC 2045 §6.8
-_QP_PIECE = 65_536  # bytes encoded at once
 
 
 class _Entity(NamedTuple):
@@ -91,7 +89,7 @@ def _open(content: bytes, entity: _Entity, parts_left: int) -> "list[_Entity | _
         if inside and _count_entities(inside) <= parts_left:
             return [_Piece(_replace(header, _ENCODING, b"") + CRLF), *inside]
         header = _replace(header, _CONTENT_TYPE, b"Content-Type: application/octet-stream\r\n")
-        return [_Piece(_set_encoding(header, b"base64") + CRLF + _to_base64(body))]
+        return [_Piece(_set_encoding(header, b"base64") + CRLF + to_base64(body))]
     return [_Piece(_encode_leaf(header, body, kind, whole=entity.whole))]
 
 
@@ -141,8 +139,8 @@ def _encode_leaf(header: bytes, body: bytes, kind: bytes, *, whole: bool) -> byt
     if whole:
         header = _make_mime(header, body)
     if kind.startswith((b"text/", b"message/")) and b"\0" not in body:
-        return _set_encoding(header, b"quoted-printable") + CRLF + _to_quoted_printable(body)
-    return _set_encoding(header, b"base64") + CRLF + _to_base64(body)
+        return _set_encoding(header, b"quoted-printable") + CRLF + to_quoted_printable(body)
+    return _set_encoding(header, b"base64") + CRLF + to_base64(body)
 
 
 def _make_mime(header: bytes, body: bytes) -> bytes:
@@ -192,30 +190,6 @@ def _replace(header: bytes, pattern: re.Pattern[bytes], field: bytes) -> bytes:
     if first is None:
         return header + field
     return header[: first.start()] + field + pattern.sub(b"", header[first.end() :])
-
-
-def _to_quoted_printable(body: bytes) -> bytes:
-    """Return the text in lines of at most 76 characters, its own line ends kept (RFC 2045 §6.7).
-
-    In pieces of whole lines, because the encoder holds the interpreter lock.
-    """
-    done = []
-    position = 0
-    while position < len(body):
-        end = body.find(CRLF, position + _QP_PIECE) + 2
-        piece = body[position : end if end > 1 else len(body)]
-        if piece.count(CRLF) == piece.count(b"\n") == piece.count(b"\r") > 0:
-            done.append(binascii.b2a_qp(piece, quotetabs=False, istext=True, header=False))
-        else:  # one line without an end, for which the encoder breaks with LF; or line ends that are not ours
-            lines = (binascii.b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n") for line in piece.split(CRLF))
-            done.append(CRLF.join(lines))
-        position += len(piece)
-    return b"".join(done)
-
-
-def _to_base64(body: bytes) -> bytes:
-    encoded = binascii.b2a_base64(body, newline=False)
-    return b"".join(encoded[start : start + _BASE64_LINE] + CRLF for start in range(0, len(encoded), _BASE64_LINE))
 
 
 def _without_eight_bit(text: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.reply import Failure, Reply
 
 
@@ -23,6 +24,7 @@ class BounceClass(StrEnum):
     NO_DOMAIN = "no_domain"
     RESOLVER = "resolver"
     TRY_LATER = "try_later"
+    EXPIRED = "expired"  # the message's own lifetime ended
     PROTOCOL = "protocol"
     OTHER = "other"
 
@@ -43,6 +45,7 @@ REST_CLASS: dict[BounceClass, tuple[str, int]] = {
     BounceClass.NO_DOMAIN: ("dns_error", 41),
     BounceClass.RESOLVER: ("dns_error", 41),
     BounceClass.TRY_LATER: ("temporarily_unavailable", 42),
+    BounceClass.EXPIRED: ("temporarily_unavailable", 42),
     BounceClass.PROTOCOL: ("protocol_error", 50),
     BounceClass.OTHER: ("unclassified", 99),
 }
@@ -61,6 +64,7 @@ WEBHOOK_CLASS: dict[BounceClass, tuple[str, int]] = {
     BounceClass.NO_DOMAIN: ("invalid_domain", 20),
     BounceClass.RESOLVER: ("dns_failure", 21),
     BounceClass.TRY_LATER: ("transient_failure", 42),
+    BounceClass.EXPIRED: ("transient_failure", 42),
     BounceClass.PROTOCOL: ("protocol_error", 41),
     BounceClass.OTHER: ("unclassified", 99),
 }
@@ -93,6 +97,8 @@ class Attempt:
     address: str | None = None  # the IP address spoken to
     port: int | None = None
     tls: TlsInfo | None = None
+    policy: TlsPolicy | None = None  # on whose word TLS was demanded; None: no peer was spoken to
+    dsn: bool = False  # the peer offers RFC 3461: it is the one who tells the sender of success
 
 
 @dataclass(frozen=True, slots=True)

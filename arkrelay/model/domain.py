@@ -36,3 +36,19 @@ class DomainState:
     def verified(self) -> bool:
         """True while SPF, DKIM and return path are all OK: required before sending (Ark contract §13)."""
         return self.spf == self.dkim == self.return_path == DnsStatus.OK
+
+
+@dataclass(frozen=True, slots=True)
+class TrackState:
+    """The DNS state of one track domain of one tenant; ``name`` is its full name, the rest as in ``DomainState``."""
+
+    tenant_id: str
+    name: str
+    status: str | None = None
+    error: str | None = None
+    checked_at: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True while its CNAME is right: required before links lead there (Ark contract §12)."""
+        return self.status == DnsStatus.OK

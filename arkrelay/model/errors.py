@@ -41,3 +41,11 @@ class NotFound(ArkrelayError):
 
 class Conflict(ArkrelayError):
     """The state of the thing forbids what was asked, and the text says why."""
+
+
+class Exists(Conflict):
+    """A thing of that name is there already."""
+
+
+class Busy(Conflict):
+    """Somebody else is at it at this moment: the same may be asked again."""

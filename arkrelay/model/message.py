@@ -13,6 +13,7 @@ class Door(StrEnum):
 
     SMTP = "smtp"
     REST = "rest"
+    DSN = "dsn"  # our own: a notice to a sender about a message of his (RFC 3464)
 
 
 class Status(StrEnum):
@@ -71,6 +72,11 @@ class Submission:
     ret: str | None = None  # FULL | HDRS (RFC 3461 §4.3)
     envid: str | None = None  # xtext as received
     expires_at: float | None = None
+    tell_at: float | None = None  # when its sender wants to hear that it still waits (RFC 2852, mode N)
+    requiretls: bool = False  # declared on MAIL (RFC 8689 §4.1)
+    test: bool = False  # by a test key: everything happens but the delivery (Ark contract §16)
+    tag: str | None = None  # from REST; None: what the header says
+    metadata: Mapping[str, str] | None = None  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,13 @@ class Message:
     ret: str | None = None
     envid: str | None = None
     expires_at: float | None = None
+    test: bool = False
+    tell_at: float | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts as something that its tenant sent: not by a test key, and not a notice of ours."""
+        return not self.test and self.door is not Door.DSN
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,7 @@ class Recipient:
     notify: str | None = None
     orcpt: str | None = None
     uncertain: int = 0  # how often the final dot was sent and no reply seen
+    delay_at: float | None = None  # when a delay notice is due; None: nobody asked, or it was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +150,10 @@ class Envelope:
     recipients: tuple[str, ...]
     smtputf8: bool = False
     eight_bit: bool = False
+    requiretls: bool = False  # RFC 8689: only where the peer promises the same
     size_bytes: int = 0
     ret: str | None = None
     envid: str | None = None
     notify: tuple[str | None, ...] = ()  # beside ``recipients``, or empty
     orcpt: tuple[str | None, ...] = ()
+    by: tuple[int, str] | None = None  # seconds that are left, and the mode R or N (RFC 2852 §4)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from arkrelay.model.peertls import TlsPolicy, TlsResult
+
 
 class Stage(StrEnum):
     """Where in a conversation something happened, in order."""
@@ -33,6 +35,8 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     CLOSED = "closed"  # the peer closed or reset the connection
     TLS = "tls"  # TLS was demanded and did not come about
+    NO_REQUIRETLS = "no_requiretls"  # the message demands REQUIRETLS (RFC 8689), which cannot be had
+    ENCRYPTION_NEEDED = "encryption_needed"  # the message demands TLS, which cannot be had
     PROTOCOL = "protocol"  # an answer that is not SMTP
     TOO_LARGE = "too_large"  # over the SIZE that the peer announced
     NO_SMTPUTF8 = "no_smtputf8"  # RFC 6531 §3.2: needed, not offered
@@ -56,11 +60,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No reply came, or none that counts; ``detail`` says in words what happened, cut to 500."""
+    """No reply came, or none that counts; ``detail`` says in words what happened, cut to 500.
+
+    ``tls`` says what was wrong with TLS, ``policy`` on whose word that mattered; None where it was not TLS.
+    """
 
     kind: FailureKind
     stage: Stage
     detail: str
+    tls: TlsResult | None = None
+    policy: TlsPolicy | None = None
 
     def __str__(self) -> str:
         return self.detail

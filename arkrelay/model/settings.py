@@ -203,6 +203,14 @@ class Delivery:
     idle_connection_s: float = setting(
         "A kept connection without work is closed after this.", Kind.DURATION, 10.0, key="idle_connection"
     )
+    mta_sts: bool = setting("Obey the MTA-STS policies of recipient domains (RFC 8461).", Kind.BOOLEAN, True)
+    dane: str = setting(
+        'Obey TLSA records (RFC 7672): "auto" where DNSSEC proves them, or "off".',
+        Kind.CHOICE,
+        "auto",
+        choices=("auto", "off"),
+    )
+    mta_sts_port: int = setting("The port of policy hosts.", Kind.INTEGER, 443, low=1, high=65535)
     timeouts: Timeouts = setting("Waits for a peer, per stage.", Kind.TABLE, Timeouts)
 
     def retry_policy(self) -> RetryPolicy:
@@ -227,10 +235,36 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsRule:
+    """One ``[[tls_policy]]``: what we demand of a recipient domain, whatever it says itself; the first match wins."""
+
+    domain: str = setting('Recipient domain; "*.example.com" its subdomains, "*" any.', Kind.STRING)
+    require: str = setting(
+        '"verified": TLS and a certificate that proves the host; "encrypted": TLS with any certificate.',
+        Kind.CHOICE,
+        choices=("verified", "encrypted"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsReports:
+    """``[tls_reports]``: what we tell domains that ask for it about TLS towards them (RFC 8460)."""
+
+    send: bool = setting("Send a report each day to every domain that asks for one.", Kind.BOOLEAN, False)
+    organisation: str = setting("Who we are, in reports. Default: hostname.", Kind.STRING, "")
+    contact: str = setting(
+        "Address that reports come from and questions go to, of a sender domain of a tenant.", Kind.STRING, ""
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dns:
     """``[dns]``."""
 
     nameservers: tuple[str, ...] = setting('"ip" or "ip:port"; default: the system\'s.', Kind.STRINGS, ())
+    trust_ad: bool = setting(
+        "Believe what these nameservers say of DNSSEC though they are not on loopback.", Kind.BOOLEAN, False
+    )
     timeout_s: float = setting(
         "Longest wait for one round over the nameservers; a look-up makes two.",
         Kind.DURATION,
@@ -253,13 +287,42 @@ class Suppression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dsn:
+    """``[dsn]``: notices to senders (RFC 3461, RFC 3464), sent to the return path that they gave."""
+
+    failures: str = setting(
+        'Notices of failure: when NOTIFY asks for them, also when it is absent ("always"), or never.',
+        Kind.CHOICE,
+        "asked",
+        choices=("asked", "always", "never"),
+    )
+    delay_after_s: float = setting(
+        "A sender who asked for it is told of mail that still waits after this; 0: never.",
+        Kind.DURATION,
+        14_400.0,
+        key="delay_after",
+    )
+    original: str = setting(
+        "What comes back with a failure: what RET asks for (above 64 KB the header only), or always the header.",
+        Kind.CHOICE,
+        "asked",
+        choices=("asked", "headers"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """``[retention]``: how long what happened is kept; never applied to undelivered mail."""
 
     content_s: float = setting("Bodies.", Kind.DURATION, 2_592_000.0, key="content")
     messages_s: float = setting("Messages, recipients and attempts.", Kind.DURATION, 5_184_000.0, key="messages")
     events_s: float = setting("The event log.", Kind.DURATION, 5_184_000.0, key="events")
-    request_log_s: float = setting("Requests and webhook deliveries.", Kind.DURATION, 1_209_600.0, key="request_log")
+    request_log_s: float = setting(
+        "Requests and webhook deliveries; 0: requests are not recorded.",
+        Kind.DURATION,
+        1_209_600.0,
+        key="request_log",
+    )
     held_s: float = setting("Held mail fails after this.", Kind.DURATION, 604_800.0, key="held")
 
 
@@ -284,6 +347,12 @@ class Limits:
     """``[limits]``: what one client may take."""
 
     api_requests_per_s: float = setting("Requests per key and second.", Kind.NUMBER, 10)
+    rate_shared_with_smtp: bool = setting(
+        "A tenant's requests and its SMTP messages count together, for the tenant instead of for each key.",
+        Kind.BOOLEAN,
+        False,
+    )
+    batch_max: int = setting("Emails in one batch request.", Kind.INTEGER, 100, low=1, high=500)
     connections_per_address: int = setting("SMTP connections at once per client address (v6: /64).", Kind.INTEGER, 30)
     connections_per_minute: int = setting("New SMTP connections per client address and minute.", Kind.INTEGER, 300)
     auth_failures_per_minute: int = setting("Failed AUTH per client address and minute.", Kind.INTEGER, 10)
@@ -332,8 +401,11 @@ class Settings:
     smtp: Smtp = setting("The SMTP doors.", Kind.TABLE, Smtp)
     delivery: Delivery = setting("How mail leaves.", Kind.TABLE, Delivery)
     route: tuple[Route, ...] = setting("Smarthosts instead of MX.", Kind.TABLES, ())
+    tls_policy: tuple[TlsRule, ...] = setting("TLS demanded of recipient domains.", Kind.TABLES, ())
+    tls_reports: TlsReports = setting("Reports about TLS to recipient domains.", Kind.TABLE, TlsReports)
     dns: Dns = setting("The resolver.", Kind.TABLE, Dns)
     suppression: Suppression = setting("Addresses that may not be mailed.", Kind.TABLE, Suppression)
+    dsn: Dsn = setting("Notices to senders.", Kind.TABLE, Dsn)
     retention: Retention = setting("How long things are kept.", Kind.TABLE, Retention)
     webhooks: Webhooks = setting("Webhook delivery.", Kind.TABLE, Webhooks)
     limits: Limits = setting("What one client may take.", Kind.TABLE, Limits)

@@ -101,11 +101,21 @@ class Webhook:
     name: str = setting("Its name.", Kind.STRING)
     url: str = setting("Where events are posted.", Kind.STRING)
     events: tuple[str, ...] = setting("Which events; empty: all.", Kind.CHOICES, (), choices=WEBHOOK_EVENTS)
+    all_events: bool = setting("With no events named: all of them, or false for none.", Kind.BOOLEAN, True)
     enabled: bool = setting("False: receives nothing.", Kind.BOOLEAN, True)
     id: str = setting("Derived from the name when absent.", Kind.STRING, "")
     uuid: str = setting("Derived from the name when absent.", Kind.STRING, "")
     created_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
     updated_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
+
+    @property
+    def takes_all(self) -> bool:
+        """Every event, also those that cannot be named (Ark contract §11.1: ``SendLimit…``)."""
+        return self.all_events and not self.events
+
+    def takes(self, event: str) -> bool:
+        """Return whether events of this name are posted here, as long as it is enabled."""
+        return self.takes_all or event in self.events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,11 @@ class TrackDomain:
     id: str = setting("Derived from the name when absent.", Kind.STRING, "")
     created_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
     updated_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
+
+    @property
+    def full_name(self) -> str:
+        """The name in DNS, and in links."""
+        return f"{self.name}.{self.domain}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """May this tenant send this message, from these addresses: yes, yes but not yet, or no and what to do about it.
 
-``check_sender`` judges one address and is asked at MAIL already, ``admit`` judges the whole submission. A refusal
+``check_sender`` judges one address and is asked at MAIL already, ``admit`` judges the whole submission, ``withheld``
+what was admitted earlier and is about to leave. A refusal
 is a ``Refused`` that is returned for the door to raise; its text is for the person who set up the client and
 names the next step. Neither looks at suppressions, which concern single recipients and hold instead of refusing.
 
@@ -80,13 +81,15 @@ def admit(
     states: States,
     used: tuple[int, int],
     received_count: int = 0,
+    *,
+    counts: bool = True,
 ) -> Hold | Refused | None:
     """Return None to send the message, a ``Hold`` to keep it unsent, or a ``Refused`` to raise.
 
     ``credential`` is None on a listener that is bound to a tenant. ``recipients`` is how many this message has,
-    ``used`` how many the tenant was granted before it, in this hour and in this month. The order is that of Ark
-    contract §9.4: the sender's domain, recipients, then what only delays. The hard cap comes before all that
-    holds, because held mail passes it when it is released.
+    ``used`` how many the tenant was granted before it, in this hour and in this month; a test key's mail does not
+    count (``counts``) and meets no limit. The order is that of Ark contract §9.4: the sender's domain, recipients,
+    then what only delays. The hard cap comes before all that holds, because held mail passes it when it is released.
     """
     refused = check_sender(tenant, credential, return_path, states) or check_sender(
         tenant, credential, author, states
@@ -98,7 +101,7 @@ def admit(
     if received_count > MAX_RECEIVED:
         return Refused(554, "5.4.6", f"Loop detected: the message has {received_count} Received fields")
     in_hour, in_month = used
-    cap, hourly = tenant.limits.hard_cap_monthly, tenant.limits.hourly
+    cap, hourly = (tenant.limits.hard_cap_monthly, tenant.limits.hourly) if counts else (0, 0)
     if level(in_month, cap, recipients) is Level.EXCEEDED:
         # Ark contract §14.1: 452 and its words. 4.5.3 is about the number of recipients, 4.2.2 would be a mailbox's.
         return Refused(452, "4.5.3", f"Send limit exceeded: {cap} recipients a month, {in_month} used")
@@ -110,6 +113,21 @@ def admit(
             f"The send limit of {hourly} recipients an hour is reached ({in_hour} used); "
             "it starts anew at the top of the hour, and held mail waits to be released",
         )
+    return None
+
+
+def withheld(tenant: Tenant, credential: str | None, passed_over: HoldReason | None) -> Hold | None:
+    """Return None when mail that ``tenant`` had accepted earlier may leave now, else why it is held.
+
+    Mail of a tenant that is not active is held (Ark contract §8.5), and so is that of a credential on hold (§20 item
+    11) unless a person has ``passed_over`` a hold of the message. A credential that is gone holds nothing: it was
+    good when the mail was taken.
+    """
+    if tenant.status != "active":
+        return Hold(HoldReason.TENANT, f"The tenant {tenant.id} was {tenant.status} when this was due")
+    found = tenant.credential(credential) if credential is not None else None
+    if found is not None and found.hold and passed_over is None:
+        return Hold(HoldReason.CREDENTIAL, f"The credential {found.name} was on hold when this was due")
     return None
 
 

@@ -116,6 +116,8 @@ _AT_ONCE = frozenset(
         FailureKind.LOOP,
         FailureKind.TOO_LARGE,
         FailureKind.NO_SMTPUTF8,
+        FailureKind.NO_REQUIRETLS,
+        FailureKind.ENCRYPTION_NEEDED,
         FailureKind.EXPIRED,
     }
 )
@@ -131,10 +133,12 @@ _FAILURE_CLASS = {
     FailureKind.TIMEOUT: BounceClass.CONNECTION,
     FailureKind.CLOSED: BounceClass.CONNECTION,
     FailureKind.TLS: BounceClass.TLS_REQUIRED,
+    FailureKind.NO_REQUIRETLS: BounceClass.TLS_REQUIRED,
+    FailureKind.ENCRYPTION_NEEDED: BounceClass.TLS_REQUIRED,
     FailureKind.PROTOCOL: BounceClass.PROTOCOL,
     FailureKind.TOO_LARGE: BounceClass.TOO_LARGE,
     FailureKind.NO_SMTPUTF8: BounceClass.POLICY,
-    FailureKind.EXPIRED: BounceClass.TRY_LATER,
+    FailureKind.EXPIRED: BounceClass.EXPIRED,
     FailureKind.STOPPED: BounceClass.OTHER,
     FailureKind.INTERNAL: BounceClass.OTHER,
 }

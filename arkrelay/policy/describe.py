@@ -20,6 +20,8 @@ _STATUS = {
     FailureKind.TIMEOUT: "4.2",
     FailureKind.CLOSED: "4.2",
     FailureKind.TLS: "7.5",
+    FailureKind.NO_REQUIRETLS: "7.30",  # RFC 8689 §4.2.1, as the next
+    FailureKind.ENCRYPTION_NEEDED: "7.10",
     FailureKind.PROTOCOL: "5.0",
     FailureKind.TOO_LARGE: "3.4",
     FailureKind.NO_SMTPUTF8: "6.7",  # RFC 6531 §3.5
@@ -58,6 +60,11 @@ def exhausted(attempts: int, details: str) -> str:
 def suppressed(address: str, reason: str) -> str:
     """Return the sentence for a recipient that the tenant may not mail; ``reason`` as on the list."""
     return f"Recipient ({address}) is on the suppression list (reason: {reason})"
+
+
+def tenant_gone(tenant_id: str) -> str:
+    """Return the sentence for mail of a tenant that is no longer in the configuration."""
+    return f"The tenant {tenant_id} was deleted, and with it what it had not sent yet"
 
 
 def enhanced_of(result: Reply | Failure, *, permanent: bool) -> str | None:

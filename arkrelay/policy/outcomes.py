@@ -7,7 +7,7 @@ explained by a peer is held for a person.
 
 from dataclasses import replace
 
-from arkrelay.model.attempt import BLAMES_RECIPIENT, REST_CLASS, Attempt, Classified
+from arkrelay.model.attempt import BLAMES_RECIPIENT, REST_CLASS, Attempt, BounceClass, Classified
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import HoldReason, Recipient, Status
 from arkrelay.model.outcome import Outcome
@@ -21,6 +21,7 @@ UNCERTAIN_PAUSE_S = 300.0  # the least wait before a message that may have arriv
 UNCERTAIN_COPIES = 4  # at most so many copies of one message, ever; then a person decides
 STOPPED_PAUSE_S = 5.0  # before a recipient that could not be begun is looked at again
 POISON_ATTEMPTS = 5  # surprises of ours in a row before a recipient is held for a person
+_RELEASABLE = frozenset({HoldReason.SUPPRESSED, HoldReason.CREDENTIAL})  # what would hold it again when it is due
 STATUS_EVENT = {
     Status.SENT: EventKind.SENT,
     Status.SOFTFAIL: EventKind.DELAYED,
@@ -64,6 +65,8 @@ def decide(
         )
         if due_at is None:
             details = _gave_up(recipient, attempts, settings, details, now)
+            if attempts < policy.max_attempts and _own_end(recipient, settings):
+                classified = replace(classified, bounce_class=BounceClass.EXPIRED)
     status = Status.HARDFAIL if due_at is None else Status.SOFTFAIL
     return Outcome(
         recipient,
@@ -101,8 +104,8 @@ def release_at(recipient: Recipient, now: float, reason: str) -> Outcome:
 
 
 def _passed_over(recipient: Recipient) -> HoldReason | None:
-    """Return the hold that a person has passed over: the suppression list does not hold this one again."""
-    return HoldReason.SUPPRESSED if recipient.hold_reason is HoldReason.SUPPRESSED else None
+    """Return the hold that a person has passed over: the same does not hold this one again."""
+    return recipient.hold_reason if recipient.hold_reason in _RELEASABLE else None
 
 
 def hold(recipient: Recipient, hold_reason: HoldReason, reason: str, now: float) -> Outcome:
@@ -131,6 +134,25 @@ def fail(recipient: Recipient, reason: str, now: float) -> Outcome:
         events=(event,),
         uncertain=recipient.uncertain,
     )
+
+
+def expired(recipient: Recipient, now: float) -> Outcome:
+    """Return the outcome of a recipient whose message has reached ``expires_at`` without another attempt."""
+    reason = "The message's own lifetime ended before it was delivered."
+    if recipient.uncertain:
+        reason += " A copy of it may have arrived."
+    if recipient.attempts and recipient.reason:
+        reason += f" {recipient.reason}"
+    failed = fail(recipient, reason, now)
+    name, code = REST_CLASS[BounceClass.EXPIRED]
+    data = {
+        "classification": name,
+        "classification_code": code,
+        "class": str(BounceClass.EXPIRED),
+        "smtp_enhanced_code": "5.4.7",  # RFC 3463 §3.5: delivery time expired
+    }
+    events = tuple(replace(event, data={**event.data, **data}) for event in failed.events)
+    return replace(failed, bounce_class=BounceClass.EXPIRED, events=events)
 
 
 def taken_before_crash(recipient: Recipient, now: float) -> Outcome:
@@ -267,13 +289,23 @@ def _gave_up(recipient: Recipient, attempts: int, settings: Settings, details: s
         return f"The message's own lifetime ended before it was delivered. {details}"
     if attempts >= settings.delivery.max_attempts:
         return exhausted(attempts, details)
+    if _own_end(recipient, settings):
+        return f"No further attempt was possible before the end of the message's own lifetime. {details}"
     return f"No delivery was possible within the lifetime of a message. {details}"
+
+
+def _own_end(recipient: Recipient, settings: Settings) -> bool:
+    """Return whether it is the message's own lifetime that ends its waiting first."""
+    message = recipient.message
+    return message.expires_at is not None and message.expires_at < message.accepted_at + settings.delivery.lifetime_s
 
 
 def _suppression(classified: Classified, status: Status, settings: Settings) -> str | None:
     """Return the reason under which the address is suppressed (Ark contract §9.3), or None."""
     if status is not Status.HARDFAIL or settings.suppression.on == "off":
         return None
+    if classified.bounce_class is BounceClass.EXPIRED:
+        return None  # its sender set the time, the address is not to blame
     if settings.suppression.on == "any-hardfail":
         return "hard fail" if classified.permanent else "too many soft fails"
     return "hard fail" if classified.permanent and classified.bounce_class in BLAMES_RECIPIENT else None

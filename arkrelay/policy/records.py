@@ -99,13 +99,23 @@ def wanted(domain: str, keys: Iterable[tuple[str, str]], spf_host: str, return_p
     )
 
 
+def wanted_alias(full_name: str, track_host: str) -> Record:
+    """Return the record that a track domain needs (Ark contract §12)."""
+    return Record("CNAME", _relative(full_name, zone_of(full_name)), full_name, track_host)
+
+
+def judge_alias(record: Record, found: Answer) -> Verdict:
+    """Return how the record of a track domain stands against what DNS has."""
+    return _judge_alias(record, zone_of(record.full_name), found)
+
+
 def judge(records: RecordSet, found: Found) -> Verdicts:
     """Return how each record stands against what DNS has."""
     keys = {key.full_name: _judge_dkim(key, found.dkim[key.full_name]) for key in records.dkim}
     return Verdicts(
         spf=_judge_spf(records.spf, found.spf),
         dkim=_worst(keys) if keys else Verdict(DnsStatus.MISSING, "the domain has no signing key"),
-        return_path=_judge_return_path(records, found.return_path),
+        return_path=_judge_alias(records.return_path, records.zone, found.return_path),
         keys=keys,
     )
 
@@ -156,8 +166,7 @@ def _dkim_fault(ours: Mapping[str, str], theirs: Mapping[str, str] | None) -> st
     return next((text for wrong, text in faults if wrong), None)
 
 
-def _judge_return_path(records: RecordSet, found: Answer) -> Verdict:
-    record = records.return_path
+def _judge_alias(record: Record, zone: str, found: Answer) -> Verdict:
     if isinstance(found, Failure):
         return Verdict(None, found.detail)
     if not found:
@@ -166,7 +175,7 @@ def _judge_return_path(records: RecordSet, found: Answer) -> Verdict:
     if targets == [record.value.lower()]:
         return _OK
     hint = ""
-    if targets == [f"{record.value.lower()}.{records.zone}"]:
+    if targets == [f"{record.value.lower()}.{zone}"]:
         hint = "; the zone was appended: end the target with a dot"
     return _invalid(f"{record.full_name} points to {_shown(', '.join(targets))}, not to {record.value}{hint}")
 

@@ -8,12 +8,17 @@ from random import Random
 
 from arkrelay.model.dns import MxAnswer, MxHost
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.model.settings import Route
+from arkrelay.model.settings import Route, TlsRule
 from arkrelay.policy.zones import zone_of
 
 MAX_HOSTS = 10  # looked up in one attempt; a domain with 60 MX does not cost 60 look-ups
 MAX_ADDRESSES = 5  # tried in one attempt (RFC 5321 §5.1 wants at least two)
 ADDRESSES_PER_HOST = 2  # as long as other hosts can fill the rest: one dead host must not use up the attempt
+
+# Mail that demands another TLS than its domain does (RFC 8689) waits and travels apart from the rest, marked so.
+REQUIRETLS = "requiretls:"
+ANY_TLS = "anytls:"  # "TLS-Required: No"
+TEST_DESTINATION = "test:"  # where a test key's mail goes: nowhere; no domain is written like this
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -84,17 +89,37 @@ def parse_networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
 
 def match_route(domain: str, routes: Sequence[Route]) -> Route | None:
     """Return the first route whose pattern covers ``domain``: "*" any, "*.x" what lies below x, else x alone."""
-    for route in routes:
-        pattern = route.domain.lower()
-        if pattern in {"*", domain} or (pattern.startswith("*.") and domain.endswith(pattern[1:])):
-            return route
-    return None
+    return next((route for route in routes if _covers(route.domain.lower(), domain)), None)
 
 
-def destination_of(domain: str, routes: Sequence[Route]) -> str:
-    """Return what queue and pacing are keyed by: the domain, or "route:HOST:PORT" of its smarthost."""
+def match_tls_rule(domain: str, rules: Sequence[TlsRule]) -> TlsRule | None:
+    """Return the first rule whose pattern covers ``domain``, as ``match_route`` does."""
+    return next((rule for rule in rules if _covers(rule.domain.lower(), domain)), None)
+
+
+def _covers(pattern: str, domain: str) -> bool:
+    return pattern in {"*", domain} or (pattern.startswith("*.") and domain.endswith(pattern[1:]))
+
+
+def destination_of(domain: str, routes: Sequence[Route], *, requiretls: bool = False, any_tls: bool = False) -> str:
+    """Return what queue and pacing are keyed by: the domain, or "route:HOST:PORT" of its smarthost.
+
+    With ``requiretls`` or, of a domain, ``any_tls`` it bears their mark; the former goes before the latter (RFC 8689
+    §4.1), and what a smarthost must show is our admin's to say, not the sender's.
+    """
     route = match_route(domain, routes)
-    return domain if route is None else f"route:{route.host.lower()}"
+    plain = domain if route is None else f"route:{route.host.lower()}"
+    if requiretls:
+        return REQUIRETLS + plain
+    return ANY_TLS + plain if any_tls and route is None else plain
+
+
+def split_mark(destination: str) -> tuple[str, str]:
+    """Return the mark of a destination, or an empty string, and the destination without it."""
+    for mark in (REQUIRETLS, ANY_TLS):
+        if destination.startswith(mark):
+            return mark, destination[len(mark) :]
+    return "", destination
 
 
 def families(ip_family: str, *, global_ipv6: bool) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 ``submit`` takes responsibility: admission, header clean-up, signature (``sign``), one write; when it
 returns, the message is on disk. ``queue`` decides which destination is served now and by how many
-connections, and ``connection`` is one of them at work; ``deliver`` plans, connects and sends, and reports what the
-peer said; ``policy.outcomes`` says what that means, and ``settle`` writes recipient, attempt, events and suppression
-in one transaction.
+connections, and ``connection`` is one of them at work; ``plan`` says where mail goes and what TLS is demanded
+there, ``deliver`` connects and sends, and reports what the peer said; ``policy.outcomes`` says what that means,
+and ``settle`` writes recipient, attempt, events and suppression in one transaction.
 
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
-anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``upkeep`` (retention,
-held mail that expires, disk space).
+anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hooks`` (one post to one
+webhook, signed and recorded), ``peertls`` (what TLS destinations demand; ``tlscounts`` and
+``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped

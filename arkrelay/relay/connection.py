@@ -18,6 +18,7 @@ from arkrelay.model.attempt import Attempt
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Recipient
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
+from arkrelay.policy.route import TEST_DESTINATION
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.capture import Capture
 from arkrelay.relay.deliver import Courier, NotConnected
@@ -29,7 +30,16 @@ from arkrelay.wire.smtp import Session
 log = structlog.get_logger()
 
 OUTSTANDING = 2  # transactions in flight on one connection
-PERMANENT = frozenset({FailureKind.NO_DOMAIN, FailureKind.NULL_MX, FailureKind.NO_ADDRESS, FailureKind.LOOP})
+PERMANENT = frozenset(
+    {
+        FailureKind.NO_DOMAIN,
+        FailureKind.NULL_MX,
+        FailureKind.NO_ADDRESS,
+        FailureKind.LOOP,
+        FailureKind.NO_REQUIRETLS,
+        FailureKind.ENCRYPTION_NEEDED,
+    }
+)
 
 
 class Connection:
@@ -69,6 +79,9 @@ class Connection:
         """Serve the lane until it is empty or its destination does not want to be served."""
         if self._live.snapshot.settings.delivery.mode == "capture":
             await self._run_capture()
+            return
+        if self._lane.destination == TEST_DESTINATION:
+            await self._run_test()
             return
         plan = await self._courier.plan(self._lane.destination)
         if isinstance(plan, Failure):
@@ -196,6 +209,8 @@ class Connection:
         if self._queue.schedule.refused_another(self._lane, time.time()):
             return
         candidate, result, failed_at = failed.candidate, failed.result, time.time()
+        if isinstance(result, Failure) and result.kind is FailureKind.TLS:
+            self._site = ""  # what one destination demands of its hosts says nothing to others at the same site
         if not (isinstance(result, Failure) and result.kind in PERMANENT):
             self._rest(str(result))
         while recipients := await self._queue.all_due(self._lane, failed_at):
@@ -208,6 +223,7 @@ class Connection:
                     host=candidate.host if candidate else None,
                     address=candidate.address if candidate else None,
                     port=candidate.port if candidate else None,
+                    policy=failed.policy,
                 )
                 self._settler.attempted(recipient, attempt)
                 self._queue.finished(recipient)
@@ -232,6 +248,13 @@ class Connection:
     def _settle(self, recipient: Recipient, failure: Failure, *, finished: bool = False) -> None:
         self._settler.attempted(recipient, Attempt(recipient.id, time.time(), 0.0, failure))
         if not finished:
+            self._queue.finished(recipient)
+
+    async def _run_test(self) -> None:
+        """Mail of a test key ends here, as if its peer had taken it (Ark contract §16)."""
+        while (recipient := await self._queue.next(self._lane)) is not None:
+            result = Reply(250, "2.0.0", "test key: nothing was sent", Stage.DOT)
+            self._settler.attempted(recipient, Attempt(recipient.id, time.time(), 0.0, result, host="test"))
             self._queue.finished(recipient)
 
     async def _run_capture(self) -> None:

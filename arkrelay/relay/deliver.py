@@ -5,16 +5,16 @@ conversation; only when all have failed is that one failed attempt (RFC 5321 §5
 transaction for one recipient, with its own return path, and journals the phases: ``talking`` when it starts,
 ``dot`` just before the final dot is written, ``taken`` when the peer has answered 2xx.
 
-Broken opportunistic TLS is remembered per host for three days, during which that host gets clear text; a route
-that demands TLS is deferred instead.
+Broken opportunistic TLS is remembered per host for three days, during which that host gets clear text. Where a
+policy demands TLS (``relay.peertls``, a route) mail is deferred instead, and nothing is remembered of the host.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from typing import TypeGuard
 
 import structlog
 
@@ -23,12 +23,15 @@ from arkrelay.mail.sevenbit import to_seven_bit
 from arkrelay.mail.strip import strip_signatures
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.attempt import Attempt
-from arkrelay.model.dns import MxHost
-from arkrelay.model.message import Envelope, Recipient
+from arkrelay.model.message import Envelope, Message, Recipient
+from arkrelay.model.peertls import TlsPolicy, TlsResult
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.model.settings import Route
 from arkrelay.policy import route as routing
+from arkrelay.policy.peertls import explain
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.peertls import PeerTls
+from arkrelay.relay.plan import Candidate, Plan, Planner
 from arkrelay.relay.sign import Signing
 from arkrelay.store.journal import Journal
 from arkrelay.wire.dns import Resolver
@@ -41,30 +44,19 @@ CLEAR_TEXT_S = 3 * 86400.0  # how long a host with broken TLS gets clear text
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One address of one host that may take mail for a destination."""
-
-    host: str
-    address: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where a destination's mail goes now; ``site`` is what connections are limited by."""
-
-    site: str
-    candidates: tuple[Candidate, ...]
-    route: Route | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class NotConnected:
     """No host took the conversation: what the last one did."""
 
     result: Reply | Failure
     candidate: Candidate | None
     seconds: float
+
+    @property
+    def policy(self) -> TlsPolicy | None:
+        """On whose word TLS was demanded."""
+        if self.candidate is not None:
+            return self.candidate.demand.policy
+        return self.result.policy if isinstance(self.result, Failure) else None
 
 
 class Courier:
@@ -78,46 +70,25 @@ class Courier:
         journal: Journal,
         return_paths: ReturnPaths,
         domains: DomainChecker,
+        peer_tls: PeerTls,
         own_addresses: frozenset[str],
         *,
         ipv6: bool,
     ) -> None:
         self._live = live
-        self._resolver = resolver
+        self._planner = Planner(live, resolver, peer_tls, own_addresses, ipv6=ipv6)
         self._signing = signing
         self._journal = journal
         self._return_paths = return_paths
         self._domains = domains
+        self._peer_tls = peer_tls
         self._own_addresses = own_addresses
-        self._ipv6 = ipv6
         self.clear_text_until: dict[str, float] = {}  # by MX host, loaded from the store at start
         self.on_tls_broken: Callable[[str, float], None] = lambda _host, _until: None
 
     async def plan(self, destination: str) -> Plan | Failure:
         """Return the hosts and addresses to try for ``destination``, or why there are none."""
-        settings = self._live.snapshot.settings
-        families = routing.families(settings.delivery.ip_family, global_ipv6=self._ipv6)
-        route = next((route for route in settings.route if f"route:{route.host.lower()}" == destination), None)
-        if route is not None:
-            return await self._plan_route(route, families)
-        if destination.startswith("route:"):
-            return Failure(FailureKind.RESOLVER, Stage.RESOLVE, f"no [[route]] leads to {destination[6:]} any more")
-        answer = await self._resolver.mx(destination)
-        if isinstance(answer, Failure):
-            return answer
-        dice = random.SystemRandom()
-        hosts = routing.order_hosts(answer, frozenset({settings.hostname, settings.return_path_host}), dice)
-        if isinstance(hosts, Failure):
-            return hosts
-        resolved, failures = await self._resolve(hosts, families)
-        if not resolved:
-            return routing.no_addresses(destination, answer, failures)
-        allowed = routing.parse_networks(settings.delivery.allow_destinations)
-        targets = routing.choose_targets(resolved, allow=allowed, own=self._own_addresses, dice=dice)
-        if isinstance(targets, Failure):
-            return targets
-        candidates = tuple(Candidate(target.host, target.address, settings.delivery.port) for target in targets)
-        return Plan(routing.site_of(hosts), candidates)
+        return await self._planner.plan(destination)
 
     async def connect(self, plan: Plan) -> Session | NotConnected:
         """Return a session with the first host that takes one, past EHLO, STARTTLS and AUTH."""
@@ -125,12 +96,13 @@ class Courier:
         result: Reply | Failure = Failure(FailureKind.NO_ADDRESS, Stage.CONNECT, "no address to connect to")
         last: Candidate | None = None
         for candidate in plan.candidates:
-            last = candidate
-            session = await self._try(candidate, plan.route)
+            session = await self._try(candidate, plan)
             if isinstance(session, Session):
+                session.policy = candidate.demand.policy
                 return session
-            result = session
-            log.info("host_failed", host=candidate.host, address=candidate.address, reply=str(result))
+            log.info("host_failed", host=candidate.host, address=candidate.address, reply=str(session))
+            if last is None or not _lacks_requiretls(session):  # an earlier host may do later what this never will
+                result, last = session, candidate
         return NotConnected(result, last, time.monotonic() - started)
 
     def send(
@@ -167,6 +139,8 @@ class Courier:
                 session.address,
                 session.port,
                 session.tls,
+                session.policy,
+                dsn=session.extensions.dsn,
             )
             done(attempt, slot, transaction.untried)
 
@@ -181,11 +155,13 @@ class Courier:
             (recipient.address,),
             smtputf8=message.smtputf8 or not recipient.address.isascii(),
             eight_bit=message.eight_bit,
+            requiretls=recipient.destination.startswith(routing.REQUIRETLS),
             size_bytes=size_bytes,
             ret=message.ret,
             envid=message.envid,
             notify=(recipient.notify,),
             orcpt=(recipient.orcpt,),
+            by=_by(message, time.time()),
         )
 
     async def fit(self, recipient: Recipient, content: bytes, session: Session) -> bytes:
@@ -210,51 +186,48 @@ class Courier:
             return f"{local}@psrp.{message.author_domain}"
         return f"{local}@{self._live.snapshot.settings.return_path_host}"
 
-    async def _resolve(
-        self, hosts: Sequence[MxHost], families: tuple[int, ...]
-    ) -> tuple[list[tuple[MxHost, Sequence[str]]], list[Failure]]:
-        """Return the addresses of the hosts, looked up at once, and the failures of those that have none."""
-        answers = await asyncio.gather(*(self._resolver.addresses(host.host, families) for host in hosts))
-        resolved: list[tuple[MxHost, Sequence[str]]] = []
-        failures: list[Failure] = []
-        for host, answer in zip(hosts, answers, strict=True):
-            if isinstance(answer, Failure):
-                failures.append(answer)
-            else:
-                resolved.append((host, answer.addresses))
-        return resolved, failures
-
-    async def _plan_route(self, route: Route, families: tuple[int, ...]) -> Plan | Failure:
-        host, _, port = route.host.rpartition(":")
-        host = host.strip("[]")
-        try:
-            addresses: tuple[str, ...] = (str(ip_address(host)),)
-        except ValueError:
-            found = await self._resolver.addresses(host, families)
-            if isinstance(found, Failure):
-                # Our own smarthost is missing: our trouble, not the recipient's.
-                return Failure(FailureKind.RESOLVER, Stage.RESOLVE, f"smarthost {host}: {found.detail}")
-            addresses = found.addresses
-        candidates = tuple(Candidate(host, address, int(port)) for address in addresses[: routing.MAX_ADDRESSES])
-        return Plan(route.host, candidates, route)
-
-    async def _try(self, candidate: Candidate, route: Route | None) -> Session | Failure | Reply:
-        settings = self._live.snapshot.settings
-        target = self._target(candidate, route)
-        permit = None if route is not None else self._permit()
-        session = await connect(target, settings.delivery.timeouts, permit=permit)
-        if isinstance(session, Failure) and session.kind is FailureKind.TLS:
-            clear = target.in_clear()
-            if clear is None:
-                return session
-            broken = session.detail
-            session = await connect(clear, settings.delivery.timeouts, permit=permit)
-            if isinstance(session, Session):  # else it is the host that is in trouble, not its TLS
-                until = time.time() + CLEAR_TEXT_S
-                self.clear_text_until[candidate.host] = until
-                self.on_tls_broken(candidate.host, until)
-                log.warning("tls_broken", host=candidate.host, reason=broken)
+    async def _try(self, candidate: Candidate, plan: Plan) -> Session | Failure | Reply:
+        timeouts = self._live.snapshot.settings.delivery.timeouts
+        permit = None if plan.route is not None else self._permit()
+        target = self._target(candidate, plan.route)
+        if candidate.demand.testing and target.tls != "none":
+            strict = await connect(replace(target, tls="required", verify=True), timeouts, permit=permit)
+            self._count(plan, candidate, strict)
+            if not _lacks_tls(strict):
+                return strict
+            session = await connect(target, timeouts, permit=permit)
+        else:
+            session = await connect(target, timeouts, permit=permit)
+            if target.tls != "none":
+                self._count(plan, candidate, session)
+        if not _lacks_tls(session):
+            return session
+        clear = target.in_clear()
+        if clear is None:
+            return explain(session, candidate.demand, plan.domain)
+        broken = session.detail
+        session = await connect(clear, timeouts, permit=permit)
+        if isinstance(session, Session):  # else it is the host that is in trouble, not its TLS
+            until = time.time() + CLEAR_TEXT_S
+            self.clear_text_until[candidate.host] = until
+            self.on_tls_broken(candidate.host, until)
+            log.warning("tls_broken", host=candidate.host, reason=broken)
         return session
+
+    def _count(self, plan: Plan, candidate: Candidate, outcome: Session | Failure | Reply) -> None:
+        """Count how TLS came out; what ended before it or for another reason is not for reports (RFC 8460 §4)."""
+        demand = candidate.demand
+        if _lacks_tls(outcome):
+            result = outcome.tls
+        elif isinstance(outcome, Session):
+            result = TlsResult.STARTTLS_NOT_SUPPORTED if outcome.tls is None else None
+        else:
+            return
+        if demand.testing and not demand.listed:
+            result = TlsResult.VALIDATION_FAILURE
+        if plan.domain and not demand.requiretls:  # what a message demands is not the domain's policy
+            counts = self._peer_tls.counts
+            counts.add(plan.domain, candidate.host, candidate.address, demand.policy, result, plan.sts)
 
     def _permit(self) -> Callable[[str], str | None]:
         """Return the check of an address at connect time: what a resolver says cannot be trusted."""
@@ -264,8 +237,9 @@ class Courier:
     def _target(self, candidate: Candidate, route: Route | None) -> Target:
         snapshot = self._live.snapshot
         settings = snapshot.settings
-        tls = route.tls if route is not None else "optional"
-        if route is None and self.clear_text_until.get(candidate.host, 0.0) > time.time():
+        demand = candidate.demand
+        tls = demand.tls
+        if route is None and tls == "optional" and self.clear_text_until.get(candidate.host, 0.0) > time.time():
             tls = "none"
         sources = [a for a in settings.delivery.source_addresses if (":" in a) == (":" in candidate.address)]
         return Target(
@@ -274,12 +248,36 @@ class Courier:
             port=candidate.port,
             helo=settings.hostname,
             tls=tls,
-            verify=route is not None and route.tls == "required",
+            verify=demand.verify,
+            tlsa=demand.tlsa,
+            tlsa_names=demand.names,
+            requiretls=demand.requiretls,
             implicit_tls=route is not None and candidate.port == SUBMISSIONS,
             source_address=random.choice(sources) if sources else None,  # noqa: S311 -- spreads load, hides nothing
             username=route.username if route is not None else "",
             secret=(snapshot.reveal(route.secret) or "") if route is not None and route.secret else "",
         )
+
+
+def _lacks_requiretls(outcome: Failure | Reply) -> bool:
+    kinds = {FailureKind.NO_REQUIRETLS, FailureKind.ENCRYPTION_NEEDED}
+    return isinstance(outcome, Failure) and outcome.kind in kinds
+
+
+def _lacks_tls(outcome: Session | Failure | Reply) -> TypeGuard[Failure]:
+    """Return whether the conversation ended because TLS did not come about."""
+    return isinstance(outcome, Failure) and outcome.kind is FailureKind.TLS
+
+
+def _by(message: Message, now: float) -> tuple[int, str] | None:
+    """Return what is left of the message's time, in whole seconds, for a peer that knows RFC 2852.
+
+    A peer that does not gets the message all the same, where §4.1.4 would have one of mode R returned: hardly any
+    host offers the extension, and who takes a message for its recipient has delivered it as far as a relay can see.
+    """
+    if message.expires_at is not None:
+        return int(message.expires_at - now), "R"
+    return None if message.tell_at is None else (int(message.tell_at - now), "N")
 
 
 def _seven_bit(content: bytes, own_domains: frozenset[str]) -> bytes:

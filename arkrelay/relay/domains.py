@@ -22,6 +22,7 @@ from arkrelay.model.errors import NotFound, StoreError
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.reply import Failure, FailureKind
 from arkrelay.policy.records import Found, RecordSet, Verdict, Verdicts, judge, wanted
+from arkrelay.relay.track_domains import TrackChecker
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
 from arkrelay.store.history import insert_events
@@ -68,6 +69,7 @@ class DomainChecker:
         dice: random.Random | None = None,
     ) -> None:
         self.states: dict[Key, DomainState] = {}
+        self.tracks = TrackChecker(resolver, store, live, clock)
         self._resolver = resolver
         self._store = store
         self._live = live
@@ -80,6 +82,7 @@ class DomainChecker:
 
     async def load(self) -> None:
         """Fill ``states`` from the database, and plan each domain's next check from its last."""
+        await self.tracks.load()
         self.states = await self._store.read(all_domain_states)
         now = self._clock()
         for key, state in self.states.items():
@@ -88,6 +91,7 @@ class DomainChecker:
 
     def changed(self) -> None:
         """Say that the configuration was swapped: new and changed domains are checked now, removed ones forgotten."""
+        self._forget_removed()
         self._changed.set()
 
     async def check(self, tenant_id: str, domain: str, *, scheduled: bool = False) -> DomainState:
@@ -98,14 +102,13 @@ class DomainChecker:
         of a domain that was once verified and is not now logs ``DomainDNSError`` (Ark contract §13), every time.
         Raises NotFound for a domain that is not the tenant's, and StoreError when the state could not be written.
         """
+        self._require(tenant_id, domain)
         snapshot = self._live.snapshot
-        tenant = snapshot.tenants.get(tenant_id)
-        if tenant is None or tenant.domain(domain) is None:
-            raise NotFound(f"{domain} is not a domain of tenant {tenant_id}")
         key = (tenant_id, domain)
         records = records_of(snapshot, tenant_id, domain)
         verdicts = await inspect(self._resolver, records)
         async with self._writing:
+            self._require(tenant_id, domain)  # removed meanwhile, it must not come back
             old = self.states.get(key) or DomainState(tenant_id, domain)
             new = self._merged(old, verdicts)
             self._checked[key] = records
@@ -116,6 +119,11 @@ class DomainChecker:
         if new.verified != old.verified:
             log.info("domain_verified" if new.verified else "domain_not_verified", tenant=tenant_id, domain=domain)
         return new
+
+    def _require(self, tenant_id: str, domain: str) -> None:
+        tenant = self._live.snapshot.tenants.get(tenant_id)
+        if tenant is None or tenant.domain(domain) is None:
+            raise NotFound(f"{domain} is not a domain of tenant {tenant_id}")
 
     async def run(self) -> None:
         """Check each domain about once an hour, and a new one at once."""
@@ -135,6 +143,7 @@ class DomainChecker:
     async def _check_scheduled(self, key: Key) -> None:
         try:
             await self.check(*key, scheduled=True)
+            await self.tracks.check_under(*key)
         except NotFound:
             self._due_at.pop(key, None)  # removed while we looked
         except StoreError as error:
@@ -154,10 +163,12 @@ class DomainChecker:
                 if key in self._checked and records_of(snapshot, *key) != self._checked[key]:
                     self._due_at[key] = now
                 self._due_at.setdefault(key, now)
+        self._due_at |= dict.fromkeys(self.tracks.wanted(), now)
         return sorted((key for key, at in self._due_at.items() if at <= now), key=lambda key: key in self.states)
 
     def _forget_removed(self) -> None:
         """Drop domains that are no longer configured: one added later under the same name starts unverified."""
+        self.tracks.forget_removed()
         snapshot = self._live.snapshot
         here = {(tenant.id, domain.name) for tenant in snapshot.tenants.values() for domain in tenant.domains}
         for key in [key for key in self._due_at if key not in here]:

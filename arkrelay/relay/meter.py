@@ -5,12 +5,11 @@ that is read and raised in one step of the event loop, so two senders can never 
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from arkrelay.policy.limits import hour_start, month_start
 from arkrelay.store.database import Store
-from arkrelay.store.usage import used_since
+from arkrelay.store.usage import granted_since
 
 HOUR_S = 3600
 
@@ -37,8 +36,8 @@ class Meter:
         for tenant_id in tenant_ids:
             hour, month = await self._store.read(
                 lambda db, tenant_id=tenant_id: (  # type: ignore[misc]  # mypy cannot type a default in a lambda
-                    _used(used_since(db, tenant_id, hour_start(now))),
-                    _used(used_since(db, tenant_id, month_start(now))),
+                    granted_since(db, tenant_id, hour_start(now)),
+                    granted_since(db, tenant_id, month_start(now)),
                 )
             )
             self._counts[tenant_id] = _Count(_hour(now), hour, _month(now), month)
@@ -69,11 +68,6 @@ class Meter:
             if count.month != _month(now):  # a month begins with an hour
                 count.month, count.in_month = _month(now), 0
         return count
-
-
-def _used(counts: Mapping[str, int]) -> int:
-    """What was accepted and not held at once: only that uses up a limit."""
-    return counts.get("granted", 0)
 
 
 def _hour(now: float) -> int:

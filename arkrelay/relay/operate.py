@@ -73,8 +73,11 @@ class Operator:
             raise Conflict(f"{token} is being delivered at this moment")
         return recipient
 
-    async def many(self, verb: Verb, selection: Selection) -> int:
-        """Do ``verb`` to what is selected and not in hand; return how many, and then it is on disk."""
+    async def many(self, verb: Verb, selection: Selection, reason: str = "") -> int:
+        """Do ``verb`` to what is selected and not in hand; return how many, and then it is on disk.
+
+        ``reason`` is told instead of "by hand".
+        """
         now = time.time()
         changed = 0
         if verb is Verb.RETRY and not selection.tokens:
@@ -84,13 +87,13 @@ class Operator:
             if not wanted:
                 return 0
             selection = replace(selection, statuses=wanted)
-        while count := await self._batch(verb, selection, now):
+        while count := await self._batch(verb, selection, now, reason):
             changed += count
             if selection.tokens:
                 break
         return changed
 
-    async def _batch(self, verb: Verb, selection: Selection, now: float) -> int:
+    async def _batch(self, verb: Verb, selection: Selection, now: float, reason: str) -> int:
         statuses = (selection.statuses or APPLIES[verb]) & APPLIES[verb]
 
         def job(db: sqlite3.Connection) -> list[Outcome]:
@@ -103,7 +106,7 @@ class Operator:
                 address=selection.address,
                 limit=BATCH,
             )
-            outcomes = [_outcome(verb, one, now) for one in found]
+            outcomes = [_outcome(verb, one, now, reason) for one in found]
             rows.apply(db, outcomes)
             return outcomes
 
@@ -120,13 +123,13 @@ class Operator:
         return len(outcomes)
 
 
-def _outcome(verb: Verb, recipient: Recipient, now: float) -> Outcome:
+def _outcome(verb: Verb, recipient: Recipient, now: float, reason: str) -> Outcome:
     match verb:
         case Verb.RETRY:
-            return outcomes.release_at(recipient, now, "Put back into the queue by hand")
+            return outcomes.release_at(recipient, now, reason or "Put back into the queue by hand")
         case Verb.RELEASE:
-            return outcomes.release_at(recipient, now, "Released by hand")
+            return outcomes.release_at(recipient, now, reason or "Released by hand")
         case Verb.HOLD:
-            return outcomes.hold(recipient, HoldReason.OPERATOR, "Held by hand", now)
+            return outcomes.hold(recipient, HoldReason.OPERATOR, reason or "Held by hand", now)
         case Verb.DELETE:
-            return outcomes.fail(recipient, "Deleted from the queue by hand", now)
+            return outcomes.fail(recipient, reason or "Deleted from the queue by hand", now)

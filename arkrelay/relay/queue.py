@@ -6,7 +6,6 @@ does not fit, and every later try, is claimed from the table when a connection o
 """
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import structlog
 
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live
-from arkrelay.model.address import address_key
 from arkrelay.model.errors import StoreError
 from arkrelay.model.message import HoldReason, Recipient
 from arkrelay.policy import outcomes
@@ -25,12 +23,12 @@ from arkrelay.policy.describe import suppressed
 from arkrelay.policy.pace import Pace
 from arkrelay.policy.retry import longest_wait_s
 from arkrelay.policy.schedule import CLAIM, Lane, Schedule
+from arkrelay.relay.claim import claim, kept_back
 from arkrelay.relay.settle import Settler
 from arkrelay.store import bodies
 from arkrelay.store import queue as rows
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Phase
-from arkrelay.store.lists import suppressed_among
 
 log = structlog.get_logger()
 
@@ -232,12 +230,16 @@ class Queue:
     # -- from connections ----------------------------------------------------------------------------------------
 
     async def next(self, lane: Lane) -> Recipient | None:
-        """Return the lane's next recipient, from memory or from the table, or None."""
-        if self.stopping or self.paused:
-            return None
-        if not lane.ready and self.offers(lane):
-            await self._claim(lane, CLAIM, time.time())
-        return lane.ready.popleft() if lane.ready else None
+        """Return the lane's next recipient that may leave, from memory or from the table, or None."""
+        while not (self.stopping or self.paused):
+            if not lane.ready and self.offers(lane):
+                await self._claim(lane, CLAIM, time.time())
+            if not lane.ready:
+                return None
+            recipient = lane.ready.popleft()
+            if self._may_leave(recipient):
+                return recipient
+        return None
 
     def offers(self, lane: Lane) -> bool:
         """Return whether ``next`` may find something now; not while another connection claims for the lane."""
@@ -247,11 +249,14 @@ class Queue:
 
     async def all_due(self, lane: Lane, at: float) -> list[Recipient]:
         """Return everything of the lane that was due at ``at``, a batch at a time: it could not be reached then."""
-        if not lane.ready and lane.table_due <= at and not lane.claiming:
-            await self._claim(lane, FAIL_BATCH, at)
-        taken = list(lane.ready)
-        lane.ready.clear()
-        return taken
+        while True:
+            if not lane.ready and lane.table_due <= at and not lane.claiming:
+                await self._claim(lane, FAIL_BATCH, at)
+            taken = list(lane.ready)
+            lane.ready.clear()
+            leaving = [recipient for recipient in taken if self._may_leave(recipient)]
+            if leaving or not taken:
+                return leaving
 
     async def content(self, recipient: Recipient) -> bytes:
         """Return the message's signed content; raises StoreError when it cannot be read."""
@@ -273,6 +278,17 @@ class Queue:
             del self._held[recipient.message.id]
             if held.reserved:
                 self.schedule.free(held.reserved, len(held.content or b""))
+
+    def take_expired(self, now: float) -> list[Recipient]:
+        """Return what waits in memory beyond the end of its message's own lifetime; it is no longer in hand."""
+        taken: list[Recipient] = []
+        for lane in self.schedule.lanes.values():
+            expired = [one for one in lane.ready if _is_over(one, now)]
+            for recipient in expired:
+                lane.ready.remove(recipient)
+                self.finished(recipient)
+            taken += expired
+        return taken
 
     def put_back(self, lane: Lane, recipient: Recipient) -> None:
         """Try this recipient again at once: the kept connection was closed under it before it was its turn."""
@@ -362,7 +378,7 @@ class Queue:
         destination = lane.destination
         lane.claiming = True
         try:
-            claimed = await self._store.write(lambda db: _claim(db, destination, now, count, self._store.epoch))
+            claimed = await self._store.write(lambda db: claim(db, destination, now, count, self._store.epoch))
         except StoreError as error:
             log.warning("claim_failed", destination=destination, error=str(error))
             lane.noted_due = inf  # not later than what is set here
@@ -382,6 +398,15 @@ class Queue:
             held.recipients += 1
             lane.ready.append(recipient)
 
+    def _may_leave(self, recipient: Recipient) -> bool:
+        """Return whether this one may go now; if not, it is settled with the reason."""
+        outcome = kept_back(recipient, self._live.snapshot, time.time())
+        if outcome is None:
+            return True
+        self._settler.settle(outcome)
+        self.finished(recipient)
+        return False
+
     def _obey_settings(self) -> None:
         """Take over what a reload changed."""
         per_site = self._live.snapshot.settings.delivery.connections_per_site
@@ -389,23 +414,6 @@ class Queue:
         self.pace.limit = per_site
 
 
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    recipients: list[Recipient]
-    next_due: float | None
-    suppressed: dict[int, str]  # recipient id -> the reason on the list
-
-
-def _claim(db: sqlite3.Connection, destination: str, now: float, count: int, epoch: int) -> _Claimed:
-    """A job of the writer: lease up to ``count`` due rows, and look their addresses up."""
-    recipients = rows.claim(db, destination, now, count, epoch)
-    by_tenant: dict[str, dict[str, list[int]]] = {}
-    for recipient in recipients:
-        if recipient.hold_reason is not HoldReason.SUPPRESSED:  # else a person has passed over the list (see settle)
-            keys = by_tenant.setdefault(recipient.message.tenant_id, {})
-            keys.setdefault(address_key(recipient.address), []).append(recipient.id)
-    found: dict[int, str] = {}
-    for tenant_id, keys in by_tenant.items():
-        for key, reason in suppressed_among(db, tenant_id, list(keys)).items():
-            found |= dict.fromkeys(keys[key], reason)
-    return _Claimed(recipients, rows.next_due(db, destination), found)
+def _is_over(recipient: Recipient, now: float) -> bool:
+    expires_at = recipient.message.expires_at
+    return expires_at is not None and expires_at <= now

@@ -3,11 +3,13 @@
 ``policy.outcomes`` says what an attempt means; ``Settler`` collects outcomes and gives them to the store. They ride
 with the next batch of the writer and wait at most 50 ms for it: the journal remembers meanwhile which recipients
 the peer has taken, so a crash in between repeats nothing. An outcome that cannot be written (disk full, database
-locked) stays here and is tried again until it is: what happened to a message is not forgotten.
+locked) stays here and is tried again until it is: what happened to a message is not forgotten. A notice to the sender
+that an outcome calls for is made first and written with it.
 """
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,13 +17,17 @@ from dataclasses import replace
 import structlog
 
 from arkrelay.base.metrics import Metrics
+from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live
 from arkrelay.model.attempt import Attempt
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Failure, FailureKind
 from arkrelay.policy.classify import Rules
+from arkrelay.policy.notify import Action
 from arkrelay.policy.outcomes import decide
+from arkrelay.relay import notices
+from arkrelay.relay.notices import Notice, Notices
 from arkrelay.store.database import Store
 from arkrelay.store.queue import apply
 
@@ -30,16 +36,22 @@ log = structlog.get_logger()
 GATHER_S = 0.01  # outcomes of so long go to the writer as one job, which costs it half
 RETRY_WRITE_S = 1.0
 
+_Done = Callable[[], None] | None
+_Waiting = tuple[Outcome, _Done, Notice | None]
+
 
 class Settler:
     """Turns attempts into outcomes and sees to it that every outcome reaches the disk."""
 
-    def __init__(self, store: Store, live: Live, metrics: Metrics, rules: Rules) -> None:
+    def __init__(self, store: Store, live: Live, metrics: Metrics, rules: Rules, made: Notices) -> None:
         self._store = store
         self._live = live
         self._metrics = metrics
         self._rules = rules
-        self._waiting: list[tuple[Outcome, Callable[[], None] | None]] = []
+        self._notices = made
+        self._tasks = Tasks()
+        self._noticing = 0  # outcomes whose notice is being made
+        self._waiting: list[_Waiting] = []
         self._scheduled = False
         self._writing = 0
         self._apart = False
@@ -49,9 +61,9 @@ class Settler:
     @property
     def unwritten(self) -> int:
         """How many outcomes are not yet on disk."""
-        return len(self._waiting) + self._writing
+        return len(self._waiting) + self._writing + self._noticing
 
-    def attempted(self, recipient: Recipient, attempt: Attempt, done: Callable[[], None] | None = None) -> Outcome:
+    def attempted(self, recipient: Recipient, attempt: Attempt, done: _Done = None) -> Outcome:
         """Decide what ``attempt`` means and write it soon; ``done`` is called when it is on disk."""
         now = time.time()
         dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
@@ -65,14 +77,16 @@ class Settler:
         self.settle(outcome, done)
         return outcome
 
-    def settle(self, outcome: Outcome, done: Callable[[], None] | None = None) -> None:
+    def settle(self, outcome: Outcome, done: _Done = None) -> None:
         """Write ``outcome`` soon, with a log line; ``done`` is called when it is on disk."""
         log_outcome(outcome)
         self._metrics.settled.labels(outcome.status).inc()
-        self._waiting.append((outcome, done))
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+        action = self._notices.wanted(outcome)
+        if action is None:
+            self._wait(outcome, done, None)
+        else:
+            self._noticing += 1
+            self._tasks.spawn("notice", self._with_notice(action, outcome, done))
 
     async def drained(self, timeout_s: float) -> bool:
         """Return True when every outcome is on disk within ``timeout_s``."""
@@ -85,6 +99,22 @@ class Settler:
             return False
         return True
 
+    async def _with_notice(self, action: Action, outcome: Outcome, done: _Done) -> None:
+        notice = None
+        try:
+            notice = await self._notices.make(action, outcome)
+        except Exception:  # a bug of ours costs the notice and not what happened to the message
+            log.exception("notice_not_made", id=outcome.recipient.token)
+        finally:
+            self._noticing -= 1
+        self._wait(outcome, done, notice)
+
+    def _wait(self, outcome: Outcome, done: _Done, notice: Notice | None) -> None:
+        self._waiting.append((outcome, done, notice))
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+
     def _flush(self) -> None:
         self._scheduled = False
         if not self._waiting:
@@ -96,12 +126,19 @@ class Settler:
         for batch in batches:
             self._write(batch)
 
-    def _write(self, batch: Sequence[tuple[Outcome, Callable[[], None] | None]]) -> None:
+    def _write(self, batch: Sequence[_Waiting]) -> None:
         self._writing += len(batch)
-        outcomes = [outcome for outcome, _ in batch]
-        self._store.write_later(lambda db: apply(db, outcomes), lambda error: self._written(batch, error))
+        outcomes = [outcome for outcome, _, _ in batch]
+        made = [notice for _, _, notice in batch if notice is not None]
 
-    def _written(self, batch: Sequence[tuple[Outcome, Callable[[], None] | None]], error: Exception | None) -> None:
+        def job(db: sqlite3.Connection) -> None:
+            apply(db, outcomes)
+            if made:
+                notices.insert(db, made, self._store.epoch)
+
+        self._store.write_later(job, lambda error: self._written(batch, error))
+
+    def _written(self, batch: Sequence[_Waiting], error: Exception | None) -> None:
         """Runs on the event loop when the batch's transaction has ended."""
         self._writing -= len(batch)
         if error is not None:
@@ -112,11 +149,16 @@ class Settler:
                 self._scheduled = True
                 asyncio.get_running_loop().call_later(RETRY_WRITE_S, self._flush)
             return
-        for outcome, done in batch:
+        for outcome, done, notice in batch:
             if done is not None:
                 done()
             if outcome.due_at is not None:
                 self.on_due(outcome.recipient.destination, outcome.due_at)
+            if notice is not None:
+                log.info(
+                    "notice_written", id=notice.recipient.token, about=outcome.recipient.token, action=notice.action
+                )
+                self.on_due(notice.recipient.destination, notice.insertion.message.accepted_at)
         self._settled.set()
 
 

@@ -5,10 +5,8 @@ once the write has committed the message cannot be lost, whatever happens to the
 """
 
 import asyncio
-import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,24 +17,26 @@ from arkrelay.config.live import Live
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.mail.header import HeaderError
 from arkrelay.mail.intake import Intake, IntakeOptions, prepare, render_received
-from arkrelay.model.address import Address, address_key
+from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused, StoreError
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Accepted, Door, HoldReason, Message, Recipient, Status, Submission
+from arkrelay.model.receipt import Receipt
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
-from arkrelay.policy.describe import suppressed as describe_suppressed
 from arkrelay.policy.limits import warns
-from arkrelay.policy.route import destination_of
+from arkrelay.policy.notify import delay_at
+from arkrelay.policy.route import TEST_DESTINATION, destination_of
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.keep import Draft, Write, accepted_of, insert
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import bodies
-from arkrelay.store.accept import Insertion, insert_messages
+from arkrelay.store.accept import Insertion
 from arkrelay.store.database import Store
-from arkrelay.store.lists import set_last_used, suppressed_among
+from arkrelay.store.lists import set_last_used
 
 log = structlog.get_logger()
 
@@ -45,14 +45,8 @@ USE_S = 60.0  # how exact "last used" is
 INLINE_BYTES = 256_000  # larger messages are parsed in a thread: CPU work over ~1 ms leaves the event loop
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A message with its recipients as they will be inserted, and its content."""
-
-    message: Message
-    recipients: tuple[Recipient, ...]
-    content: bytes
-    events: tuple[Event, ...]
+Outcome = Accepted | Refused
+MakeReceipt = Callable[[Sequence[Outcome]], Receipt]
 
 
 class Submitter:
@@ -77,7 +71,7 @@ class Submitter:
         self._meter = meter
         self._upkeep = upkeep
         self._metrics = metrics
-        self._insert = partial(_insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
+        self._insert = partial(insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
         self._used_at: dict[tuple[str, str], float] = {}  # when each credential's use was last written down
 
@@ -99,30 +93,63 @@ class Submitter:
         if refused is not None:
             raise refused
 
-    async def submit(self, submission: Submission) -> Accepted:
+    async def submit(self, submission: Submission, receipt: MakeReceipt | None = None) -> Accepted:
         """Return the public ids of a message that is now on disk; raises Refused or StoreError, and keeps nothing.
 
+        What ``receipt`` returns, called before the commit, is kept in the same transaction.
         With ``smtp.errors = "accept-and-log"`` a message that policy refuses is kept as a failed one instead, with
         the reason, and its sender is told 250 (as Postmark does, Ark contract §14.3).
         """
         snapshot = self._live.snapshot
         try:
-            return await self._submit(submission, snapshot)
+            draft = await self._prepare(submission, snapshot)
         except Refused as refused:
-            self._metrics.refused.labels(str(refused.code)).inc()
-            log.info(
-                "message_refused",
-                tenant=submission.tenant_id,
-                credential=submission.credential,
-                client=submission.client,
-                reply=str(refused),
-            )
+            self._note_refusal(submission, refused)
             logged = snapshot.settings.smtp.errors == "accept-and-log" and submission.door is Door.SMTP
-            if logged and refused.code >= 500:
-                return await self._keep_refused(submission, refused)
-            raise
+            if not (logged and refused.code >= 500):
+                raise
+            draft = self._refused_draft(submission, refused)
+        (accepted,) = await self._keep((draft,), receipt)
+        return accepted
 
-    async def _submit(self, submission: Submission, snapshot: Snapshot) -> Accepted:
+    async def submit_all(
+        self, submissions: Sequence[Submission], receipt: MakeReceipt | None = None
+    ) -> Sequence[Outcome]:
+        """Return for each message its public ids or why it was refused; those accepted are on disk, in one write.
+
+        Raises StoreError when nothing can be kept, and then nothing was.
+        """
+        snapshot = self._live.snapshot
+        drafts = await asyncio.gather(*(self._prepare(one, snapshot) for one in submissions), return_exceptions=True)
+        ready = [draft for draft in drafts if isinstance(draft, Draft)]
+        for submission, draft in zip(submissions, drafts, strict=True):
+            if isinstance(draft, Refused):
+                self._note_refusal(submission, draft)
+            elif isinstance(draft, BaseException):
+                self._uncount(ready)
+                raise draft
+        if not ready:
+            return [draft for draft in drafts if isinstance(draft, Refused)]
+
+        def outcomes(kept: Sequence[Accepted]) -> list[Outcome]:
+            accepted = iter(kept)
+            return [draft if isinstance(draft, Refused) else next(accepted) for draft in drafts]
+
+        made = None if receipt is None else lambda kept: receipt(outcomes(kept))
+        return outcomes(await self._keep(ready, made))
+
+    def _note_refusal(self, submission: Submission, refused: Refused) -> None:
+        self._metrics.refused.labels(str(refused.code)).inc()
+        log.info(
+            "message_refused",
+            tenant=submission.tenant_id,
+            credential=submission.credential,
+            client=submission.client,
+            reply=str(refused),
+        )
+
+    async def _prepare(self, submission: Submission, snapshot: Snapshot) -> Draft:
+        """Return the message as it will be kept, admitted, counted and signed."""
         if (refused := self.not_ready()) is not None:
             raise StoreError(refused.text) if refused.code == 451 else refused
         tenant, credential = _who(snapshot, submission.tenant_id, submission.credential)
@@ -137,11 +164,12 @@ class Submitter:
             self._domains.states,
             used,
             intake.received_count,
+            counts=not submission.test,
         )
         if isinstance(verdict, Refused):
             raise verdict
         held = verdict
-        counted = 0 if held else len(submission.recipients)
+        counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
         try:
             tokens = [self._store.new_token(submission.received_at) for _ in submission.recipients]
@@ -155,11 +183,15 @@ class Submitter:
             signers = snapshot.signers(tenant.id, intake.author.domain)
             signatures = await self._signing.sign(intake.content, signers, submission.received_at)
             content = signatures + received + intake.content
-            draft = self._draft(submission, intake, snapshot, held, tokens, content)
-            return await self._keep(replace(draft, events=self._limit_events(tenant, draft, used, held)), held)
+            return self._draft(submission, intake, snapshot, tenant, used, held, counted, tokens, content)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
+
+    def _uncount(self, drafts: Sequence[Draft]) -> None:
+        """Give back what messages took of their tenant's limits: they did not come about."""
+        for draft in drafts:
+            self._meter.add(draft.message.tenant_id, -draft.counted, draft.message.accepted_at)
 
     async def _take_in(self, submission: Submission, tenant: Tenant, snapshot: Snapshot) -> Intake:
         smtp = snapshot.settings.smtp
@@ -183,10 +215,13 @@ class Submitter:
         submission: Submission,
         intake: Intake,
         snapshot: Snapshot,
+        tenant: Tenant,
+        used: tuple[int, int],
         held: policy.Hold | None,
+        counted: int,
         tokens: Sequence[str],
         content: bytes,
-    ) -> _Draft:
+    ) -> Draft:
         at = submission.received_at
         message = Message(
             self._store.new_message_id(),
@@ -199,15 +234,17 @@ class Submitter:
             intake.author.domain,
             None if submission.return_path is None else str(submission.return_path),
             intake.subject,
-            intake.tag,
-            intake.metadata,
+            intake.tag if submission.tag is None else submission.tag,
+            intake.metadata if submission.metadata is None else submission.metadata,
             len(content),
             intake.eight_bit,
             # 8-bit header fields of a client that did not declare SMTPUTF8 may be in any charset: left as they are
             intake.utf8_header and submission.smtputf8,
             submission.ret,
             submission.envid,
-            submission.expires_at if submission.expires_at is not None else _expires(intake.expires, at),
+            submission.expires_at if submission.expires_at is not None else _expires(intake.expires, at, tokens[0]),
+            submission.test,
+            submission.tell_at,
         )
         routes = snapshot.settings.route
         recipients = tuple(
@@ -217,7 +254,11 @@ class Submitter:
                 token,
                 str(request.address),
                 request.address.domain,
-                destination_of(request.address.domain, routes),
+                TEST_DESTINATION
+                if submission.test
+                else destination_of(
+                    request.address.domain, routes, requiretls=submission.requiretls, any_tls=intake.any_tls
+                ),
                 Status.HELD if held else Status.PENDING,
                 0,
                 None if held else at,
@@ -226,72 +267,98 @@ class Submitter:
                 None,
                 request.notify,
                 request.orcpt,
+                delay_at=delay_at(request.notify, at, submission.tell_at, snapshot.settings.dsn),
             )
             for request, token in zip(submission.recipients, tokens, strict=True)
         )
-        return _Draft(message, recipients, content, ())
+        events = self._limit_events(tenant, at, 0 if submission.test else len(recipients), used, held)
+        return Draft(message, recipients, content, events, held, counted)
 
     def _limit_events(
-        self, tenant: Tenant, draft: _Draft, used: tuple[int, int], held: policy.Hold | None
+        self, tenant: Tenant, at: float, recipients: int, used: tuple[int, int], held: policy.Hold | None
     ) -> tuple[Event, ...]:
         """Return the event that tells, once an hour, that the tenant nears its hourly limit or has reached it."""
-        at, limit = draft.message.accepted_at, tenant.limits.hourly
-        data = {"volume": used[0] + len(draft.recipients), "limit": limit}
+        limit = tenant.limits.hourly
+        data = {"volume": used[0] + recipients, "limit": limit}
         if held is not None and held.hold_reason is HoldReason.SEND_LIMIT and self._meter.exceeded(tenant.id, at):
             return (Event(EventKind.LIMIT_EXCEEDED, at, tenant.id, data=data),)
-        if held is None and warns(used[0], limit, len(draft.recipients)):
+        if held is None and warns(used[0], limit, recipients):
             return (Event(EventKind.LIMIT_APPROACHING, at, tenant.id, data=data),)
         return ()
 
-    async def _keep(self, draft: _Draft, held: policy.Hold | None) -> Accepted:
-        """Write the message and hand it over; nothing may be cancelled in between, so the write is shielded."""
-        message, size = draft.message, len(draft.content)
-        large = bodies.is_large(size)
-        if large:
-            await self._store.save_large(message.id, draft.content)
-        destinations = [recipient.destination for recipient in draft.recipients]
-        leased = held is None and self._queue.reserve(destinations, size)
-        insertion = Insertion(
-            message, draft.recipients, None if large else draft.content, draft.events, leased=leased
+    async def _keep(
+        self, drafts: Sequence[Draft], receipt: Callable[[Sequence[Accepted]], Receipt] | None
+    ) -> Sequence[Accepted]:
+        """Write the messages and hand them over; nothing may be cancelled in between, so the write is shielded."""
+        try:
+            accepted = [accepted_of(draft) for draft in drafts]
+            made = None if receipt is None else receipt(accepted)
+            for draft in drafts:
+                if bodies.is_large(len(draft.content)):
+                    await self._store.save_large(draft.message.id, draft.content)
+        except BaseException:
+            self._uncount(drafts)
+            raise
+        leased = [self._reserve(draft) for draft in drafts]
+        insertions = tuple(
+            Insertion(
+                draft.message,
+                draft.recipients,
+                None if bodies.is_large(len(draft.content)) else draft.content,
+                draft.events,
+                leased=in_hand,
+            )
+            for draft, in_hand in zip(drafts, leased, strict=True)
         )
-        write = self._store.begin_together(self._insert, insertion)
-        write.add_done_callback(lambda done: self._written(done, draft, leased=leased, large=large))
-        self._note_use(message)
+        write = self._store.begin_together(self._insert, Write(insertions, made))
+        write.add_done_callback(lambda done: self._written(done, drafts, leased))
+        for draft in drafts:
+            self._note_use(draft.message)
         began = time.perf_counter()
-        kept = await asyncio.shield(write)
+        await asyncio.shield(write)
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
-        self._metrics.accepted.labels(message.door).inc(len(kept))
-        log.info(
-            "message_accepted",
-            id=kept[0].token,
-            tenant=message.tenant_id,
-            credential=message.credential,
-            door=str(message.door),
-            author=message.author,
-            recipients=len(kept),
-            bytes=size,
-            held=str(held.hold_reason) if held else None,
-        )
-        tokens = tuple(one.token for one in kept)
-        return Accepted(message.id, tokens, held.hold_reason if held else None, message.message_id)
+        for draft in drafts:
+            message = draft.message
+            self._metrics.accepted.labels(message.door).inc(len(draft.recipients))
+            log.info(
+                "message_accepted",
+                id=draft.recipients[0].token,
+                tenant=message.tenant_id,
+                credential=message.credential,
+                door=str(message.door),
+                author=message.author,
+                recipients=len(draft.recipients),
+                bytes=message.size_bytes,
+                held=str(draft.held.hold_reason) if draft.held else None,
+            )
+        return accepted
+
+    def _reserve(self, draft: Draft) -> bool:
+        """Return whether the message goes from memory to its delivery, for which there is room then."""
+        destinations = [recipient.destination for recipient in draft.recipients]
+        return draft.held is None and self._queue.reserve(destinations, len(draft.content))
 
     def _written(
-        self, done: "asyncio.Future[Sequence[Recipient]]", draft: _Draft, *, leased: bool, large: bool
+        self, done: "asyncio.Future[Sequence[Sequence[Recipient]]]", drafts: Sequence[Draft], leased: Sequence[bool]
     ) -> None:
         """Hand over what was committed, whether or not its submitter still waits; undo what was not."""
-        size = len(draft.content)
-        if done.cancelled() or done.exception() is not None:
-            if leased:
-                self._queue.unreserve(len(draft.recipients), size)
-            if large:
-                self._store.remove_large(draft.message.id)
-            return
-        waiting = [recipient for recipient in done.result() if recipient.due_at is not None]
-        if leased:
-            self._queue.hand_over(waiting, draft.content, len(draft.recipients))
-            return
-        for destination in {recipient.destination for recipient in waiting}:
-            self._queue.note_due(destination, draft.message.accepted_at)
+        failed = done.cancelled() or done.exception() is not None
+        if failed:
+            self._uncount(drafts)
+        for index, draft in enumerate(drafts):
+            size = len(draft.content)
+            if failed:
+                if leased[index]:
+                    self._queue.unreserve(len(draft.recipients), size)
+                if bodies.is_large(size):
+                    self._store.remove_large(draft.message.id)
+                continue
+            waiting = [recipient for recipient in done.result()[index] if recipient.due_at is not None]
+            if leased[index]:
+                self._queue.hand_over(waiting, draft.content, len(draft.recipients))
+                continue
+            for destination in {recipient.destination for recipient in waiting}:
+                self._queue.note_due(destination, draft.message.accepted_at)
 
     def _note_use(self, message: Message) -> None:
         """Keep when the credential was last used, to the minute."""
@@ -302,8 +369,8 @@ class Submitter:
             self._used_at[key] = at
             self._store.write_later(lambda db: set_last_used(db, *key, at))
 
-    async def _keep_refused(self, submission: Submission, refused: Refused) -> Accepted:
-        """Keep a message that policy refused, as one that has failed, for its owner to look at."""
+    def _refused_draft(self, submission: Submission, refused: Refused) -> Draft:
+        """Return a message that policy refused, as one that has failed, for its owner to look at."""
         at = submission.received_at
         author = submission.return_path or Address("postmaster", "")
         message = Message(
@@ -336,7 +403,7 @@ class Submitter:
         events = tuple(
             Event(EventKind.FAILED, at, message.tenant_id, message.id, recipient.id, data) for recipient in recipients
         )
-        return await self._keep(_Draft(message, recipients, submission.content, events), None)
+        return Draft(message, recipients, submission.content, events)
 
 
 def _who(snapshot: Snapshot, tenant_id: str, credential: str | None) -> tuple[Tenant, Credential | None]:
@@ -348,45 +415,8 @@ def _who(snapshot: Snapshot, tenant_id: str, credential: str | None) -> tuple[Te
     return tenant, found
 
 
-def _insert(db: sqlite3.Connection, insertions: Sequence[Insertion], *, epoch: int) -> Sequence[Sequence[Recipient]]:
-    """A job of the writer: insert messages; recipients that their tenant may not mail are held from the start."""
-    keys: dict[str, list[str]] = {}
-    for one in insertions:
-        pending = [address_key(to.address) for to in one.recipients if to.status is Status.PENDING]
-        keys.setdefault(one.message.tenant_id, []).extend(pending)
-    suppressed = {tenant_id: suppressed_among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
-    ready = [_ready(one, suppressed.get(one.message.tenant_id, {})) for one in insertions]
-    insert_messages(db, ready, epoch)
-    return [one.recipients for one in ready]
-
-
-def _ready(insertion: Insertion, suppressed: Mapping[str, str]) -> Insertion:
-    recipients = insertion.recipients
-    if suppressed:
-        recipients = [_suppress(one, suppressed) for one in recipients]
-    events = [*insertion.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
-    return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
-
-
-def _suppress(recipient: Recipient, found: Mapping[str, str]) -> Recipient:
-    reason = found.get(address_key(recipient.address))
-    if reason is None or recipient.status is not Status.PENDING:
-        return recipient
-    text = describe_suppressed(recipient.address, reason)
-    return replace(recipient, status=Status.HELD, due_at=None, reason=text, hold_reason=HoldReason.SUPPRESSED)
-
-
-def _event(recipient: Recipient) -> Event:
-    message = recipient.message
-    at = message.accepted_at
-    if recipient.status is Status.HELD:
-        data = {"status": "Held", "details": recipient.reason, "output": "", "hold_reason": recipient.hold_reason}
-        return Event(EventKind.HELD, at, message.tenant_id, message.id, recipient.id, data)
-    return Event(EventKind.ACCEPTED, at, message.tenant_id, message.id, recipient.id)
-
-
-def _expires(text: str | None, now: float) -> float | None:
-    """Return when a message expires that says so itself: seconds from now or ISO 8601; anything else is ignored."""
+def _expires(text: str | None, now: float, token: str) -> float | None:
+    """Return when a message expires that says so itself: seconds from now or ISO 8601; the log tells of the rest."""
     if text is None:
         return None
     if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
@@ -394,5 +424,6 @@ def _expires(text: str | None, now: float) -> float | None:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
+        log.warning("expires_ignored", id=token, value=text[:60], reason="neither seconds nor a time in ISO 8601")
         return None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -1,4 +1,5 @@
-"""What has to happen now and then: retention in small steps, held mail that expires, room on the disk.
+"""What has to happen now and then: retention in small steps, held mail that expires, mail whose tenant is gone, room
+on the disk.
 
 Retention never touches undelivered mail. Below ``limits.min_free_disk`` nothing new is accepted
 (``Upkeep.disk_low``), and when the store itself reports a full disk, sending stops too: a delivery whose
@@ -16,15 +17,22 @@ import structlog
 from arkrelay.config.live import Live
 from arkrelay.model.errors import StoreError
 from arkrelay.policy import outcomes
+from arkrelay.policy.describe import tenant_gone
+from arkrelay.relay.operate import Operator, Selection, Verb
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
+from arkrelay.store import requests
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
-from arkrelay.store.prune import expired_held, prune_step, vacuum_step
+from arkrelay.store.deadlines import lease_expired
+from arkrelay.store.prune import REQUESTS, expired_held, prune_step, vacuum_step
+from arkrelay.store.queue import tenants_waiting
 
 log = structlog.get_logger()
 
 DISK_S = 2.0  # between looks at the disk
+EXPIRY_S = 10.0  # between looks at what waits beyond the end of its own lifetime
+EXPIRY_BATCH = 500  # rows in one write
 PRUNE_S = 60.0  # between looks at what is past its retention
 FOREVER_S = 1e10  # three centuries: what a retention of 0 means
 STEP_PAUSE_S = 0.05  # between two steps, so that the writer is mostly free for mail
@@ -38,6 +46,7 @@ class Upkeep:
         self._live = live
         self._queue = queue
         self._settler = settler
+        self._operator = Operator(store, queue)
         self.disk_low = ""  # why nothing is accepted, for a person
         self._probing = False  # a write is on its way to find out whether the store's trouble is over
 
@@ -73,11 +82,14 @@ class Upkeep:
         self._probing = False
 
     async def run(self) -> None:
-        """Look at the disk every two seconds and at retention every minute."""
-        pruned_at = 0.0
+        """Look at the disk every two seconds, at what expires every ten and at retention every minute."""
+        pruned_at = expired_at = 0.0
         while True:
             try:
                 self.look_at_disk()
+                if time.monotonic() - expired_at >= EXPIRY_S and not self._queue.paused:
+                    expired_at = time.monotonic()
+                    await self.end_expired()
                 if time.monotonic() - pruned_at >= PRUNE_S and not self._queue.paused:
                     pruned_at = time.monotonic()
                     await self.prune()
@@ -87,6 +99,7 @@ class Upkeep:
 
     async def prune(self) -> None:
         """Fail held mail that is past its time, then delete what is past its retention, step by step."""
+        await self.end_mail_of_removed_tenants()
         now = time.time()
         retention = self._live.snapshot.settings.retention
         if retention.held_s:
@@ -98,9 +111,39 @@ class Upkeep:
             content_s=retention.content_s or FOREVER_S,
             messages_s=retention.messages_s or FOREVER_S,
             events_s=retention.events_s or FOREVER_S,
+            request_log_s=retention.request_log_s or FOREVER_S,
         )
         await self._steps(lambda db: prune_step(db, now, kept))
+        if not retention.request_log_s:  # no log: what was recorded before goes too
+            await self._steps(lambda db: requests.prune(db, FOREVER_S, REQUESTS))
         await self.vacuum()
+
+    async def end_expired(self) -> None:
+        """Fail what waits or is held beyond ``expires_at``, also where no attempt is due before long.
+
+        Only what a peer is hearing of just now is left alone: it may still take it.
+        """
+        for recipient in self._queue.take_expired(time.time()):
+            self._settler.settle(outcomes.expired(recipient, time.time()))
+        epoch, more = self._store.epoch, True
+        while more:
+            now = time.time()
+            found = await self._store.write(lambda db, now=now: lease_expired(db, now, EXPIRY_BATCH, epoch))  # type: ignore[misc]  # mypy cannot type a default in a lambda
+            for recipient in found:
+                self._settler.settle(outcomes.expired(recipient, now))
+            more = len(found) == EXPIRY_BATCH
+
+    async def end_mail_of_removed_tenants(self) -> None:
+        """Fail what waits or is held for tenants that the configuration no longer has, with the reason.
+
+        What a connection has in hand is left to it, and ends when it is due again (``Queue``). A person may retry
+        what has failed, should the tenant come back.
+        """
+        for tenant_id in await self._store.read(tenants_waiting):
+            if tenant_id not in self._live.snapshot.tenants:
+                ended = await self._operator.many(Verb.DELETE, Selection(tenant_id=tenant_id), tenant_gone(tenant_id))
+                if ended:
+                    log.warning("mail_of_removed_tenant_ended", tenant=tenant_id, recipients=ended)
 
     async def vacuum(self) -> None:
         """Give free pages of the database back to the file system."""

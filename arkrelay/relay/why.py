@@ -36,13 +36,13 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
     now = time.time()
     recipient = await store.read(lambda db: _find(db, question))
     if recipient is not None and tenant_id in {None, recipient.message.tenant_id}:
-        return [Why(recipient.address, _about(recipient, queue, now), recipient.token)]
+        return [about(recipient, queue, now)]
     text = question.lower()
     address, domain = (text, None) if "@" in text else (None, text)
     found = await store.read(
         lambda db: rows.find_recipients(db, tenant_id=tenant_id, address=address, domain=domain, per_page=NEWEST)
     )
-    answers = [Why(r.address, _about(r, queue, now), r.token) for r in found]
+    answers = [about(r, queue, now) for r in found]
     lane = queue.lane(text)
     if lane is not None and tenant_id is None and (said := lane_sentence(lane, now)):
         answers.insert(0, Why(text, said))
@@ -51,10 +51,25 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
     return answers
 
 
-def _about(recipient: Recipient, queue: Queue, now: float) -> str:
+def about(recipient: Recipient, queue: Queue, now: float) -> Why:
+    """Return the answer about a recipient as it was read just now."""
     if queue.paused and recipient.status in QUEUED:
-        return f"Waits because nothing is sent at the moment: {queue.paused}."
-    return sentence(recipient, queue.lane(recipient.destination), now)
+        said = f"Waits because nothing is sent at the moment: {queue.paused}."
+    else:
+        said = sentence(recipient, queue.lane(recipient.destination), now)
+    return Why(recipient.address, said, recipient.token)
+
+
+def next_attempt_at(recipient: Recipient, queue: Queue, now: float) -> float | None:
+    """Return when the recipient is tried next (Unix seconds), of which its sentence speaks too.
+
+    None when it is not queued, when its turn is now, and while nothing is sent at all.
+    """
+    if recipient.status not in QUEUED or recipient.due_at is None or queue.paused:
+        return None
+    lane = queue.lane(recipient.destination)
+    at = max(recipient.due_at, lane.rest_until if lane is not None else 0.0)
+    return at if at > now else None
 
 
 def _find(db: sqlite3.Connection, token: str) -> Recipient | None:

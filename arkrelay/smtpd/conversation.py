@@ -21,8 +21,8 @@ OUT_LINES: Final = 64  # replies that wait for one write while the client pipeli
 LINE: Final = 512  # RFC 5321 §4.5.3.1.4, with the CRLF
 AUTH_LINE: Final = 12_288 + 2  # RFC 4954 §4
 # Each extension adds what its parameters need: SIZE 26 (RFC 1870), BODY 17 (RFC 6152), SMTPUTF8 10 (RFC 6531),
-# AUTH 500 (RFC 4954), RET 9 and ENVID 107; NOTIFY 36 and ORCPT 507 (RFC 3461).
-LINES: Final = {"MAIL": LINE + 26 + 17 + 10 + 500 + 9 + 107, "RCPT": LINE + 36 + 507, "AUTH": AUTH_LINE}
+# AUTH 500 (RFC 4954), RET 9 and ENVID 107; NOTIFY 36 and ORCPT 507 (RFC 3461); BY 17 (RFC 2852).
+LINES: Final = {"MAIL": LINE + 26 + 17 + 10 + 500 + 9 + 107 + 17, "RCPT": LINE + 36 + 507, "AUTH": AUTH_LINE}
 HTTP_VERBS: Final = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT"})
 WORK: Final = frozenset({"RCPT", "DATA", "AUTH", "STARTTLS", "QUIT"})  # verbs that do not count as idle
 

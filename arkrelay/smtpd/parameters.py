@@ -1,4 +1,4 @@
-"""The parameters of MAIL and RCPT: SIZE, BODY, SMTPUTF8, AUTH, RET, ENVID; NOTIFY, ORCPT.
+"""The parameters of MAIL and RCPT: SIZE, BODY, SMTPUTF8, AUTH, RET, ENVID, BY; NOTIFY, ORCPT.
 
 Keywords are matched without case, values keep theirs: the xtext of RFC 3461 is somebody's identifier, which
 has to come back as it was sent.
@@ -22,6 +22,7 @@ _HEXCHAR = r"\+(?:[2-6][0-9A-F]|7[0-9A-E])"
 _XTEXT = re.compile(rf"(?:[!-*,-<>-~]|{_HEXCHAR})+")
 _ORCPT = re.compile(rf"[A-Za-z0-9-]+;(?:[!-*,-<>-~]|{_HEXCHAR})+")
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 §3
+_BY = re.compile(r"([+-]?[0-9]{1,9});([NR])T?", re.IGNORECASE)  # RFC 2852 §4; we keep no trace for T
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class MailParameters:
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+    by: tuple[int, str] | None = None  # seconds, and R or N (RFC 2852 §4)
+    requiretls: bool = False  # RFC 8689
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,17 @@ _NO_MAIL: Final = MailParameters()
 _NO_RCPT: Final = RcptParameters()
 
 
-def parse_mail(text: str, *, dsn: bool = True) -> MailParameters:
-    """Return the parameters of MAIL, or raise ``Refused`` with the reply; ``dsn``: RFC 3461 is offered here."""
+def parse_mail(text: str, *, dsn: bool = True, requiretls: bool = False) -> MailParameters:
+    """Return the parameters of MAIL, or raise ``Refused``.
+
+    ``dsn``: RFC 3461 and RFC 2852 are offered here; ``requiretls``: RFC 8689 is.
+    """
     if not text:
         return _NO_MAIL
     given = _split(text)
-    known = {"SIZE", "BODY", "SMTPUTF8", "AUTH"} | ({"RET", "ENVID"} if dsn else set())
+    known = {"SIZE", "BODY", "SMTPUTF8", "AUTH"} | ({"RET", "ENVID", "BY"} if dsn else set())
+    if requiretls:
+        known.add("REQUIRETLS")
     _refuse_unknown(given, known)
     size = _value(given, "SIZE", _SIZE, 20)
     body = (_value(given, "BODY", _XTEXT, 20) or "7BIT").upper()
@@ -60,13 +68,18 @@ def parse_mail(text: str, *, dsn: bool = True) -> MailParameters:
         raise Refused(501, "5.5.4", "BODY is 7BIT or 8BITMIME")
     if given.get("SMTPUTF8") is not None:
         raise Refused(501, "5.5.4", "SMTPUTF8 takes no value")
+    if given.get("REQUIRETLS") is not None:
+        raise Refused(501, "5.5.4", "REQUIRETLS takes no value")
     # RFC 4954 §5: a server that offers AUTH takes AUTH= too; who we relay for is decided by our own AUTH.
     _value(given, "AUTH", _XTEXT, AUTH_CHARS)
     ret = _value(given, "RET", _XTEXT, 4)
     if ret is not None and ret.upper() not in ("FULL", "HDRS"):
         raise Refused(501, "5.5.4", "RET is FULL or HDRS")
     envid = _value(given, "ENVID", _XTEXT, ENVID_CHARS)
-    return MailParameters(int(size or 0), body, "SMTPUTF8" in given, ret.upper() if ret else None, envid)
+    by = _by(_value(given, "BY", _BY, 17))
+    return MailParameters(
+        int(size or 0), body, "SMTPUTF8" in given, ret.upper() if ret else None, envid, by, "REQUIRETLS" in given
+    )
 
 
 def parse_rcpt(text: str, *, dsn: bool = True) -> RcptParameters:
@@ -84,6 +97,17 @@ def parse_rcpt(text: str, *, dsn: bool = True) -> RcptParameters:
             raise Refused(501, "5.5.4", "NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY")
         notify = ",".join(events)
     return RcptParameters(notify, _value(given, "ORCPT", _ORCPT, ORCPT_CHARS))
+
+
+def _by(text: str | None) -> tuple[int, str] | None:
+    if text is None:
+        return None
+    seconds, _, mode = text.upper().partition(";")
+    if mode[0] == "R" and int(seconds) <= 0:
+        raise Refused(
+            501, "5.5.4", "BY with R needs a time above zero"
+        )  # RFC 2852 §4.1: it would have failed already
+    return int(seconds), mode[0]
 
 
 def _split(text: str) -> dict[str, str | None]:

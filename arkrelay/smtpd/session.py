@@ -9,6 +9,7 @@ import base64
 import binascii
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from arkrelay.config.live import Snapshot
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused
-from arkrelay.model.message import Door, Submission
+from arkrelay.model.message import Door, RecipientRequest, Submission
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.smtpd.auth import Attempt, authenticate, loggable_username, may_send
 from arkrelay.smtpd.connection import HangUp
@@ -97,29 +98,45 @@ class SubmissionSession(TransactionDoor):
     def extensions(self) -> list[str]:
         mechanisms = self.snapshot.settings.smtp.auth_mechanisms
         auth = [f"AUTH {' '.join(mechanisms)}"] if self.auth_offered() and mechanisms else []
-        return super().extensions() + auth
+        # RFC 8689 §4.1: offered under TLS only
+        return super().extensions() + auth + (["REQUIRETLS"] if self.requiretls_offered() else [])
+
+    def requiretls_offered(self) -> bool:
+        return self.tls
 
     def check_return_path(self, return_path: Address | None) -> None:
-        self.shared.submitter.check_sender(*self._sender(), return_path)
+        tenant_id, credential = self._sender()
+        self.shared.submitter.check_sender(tenant_id, credential, return_path)
+        rate = self.shared.rates.hit_by_mail(tenant_id, self.snapshot.settings.limits)
+        if rate is not None and rate.wait_s is not None:
+            # Said at MAIL, before anything is sent in vain; 450 4.7.1 is what Postfix's rate limit says there, and
+            # clients take it for what it is: come again.
+            raise Refused(450, "4.7.1", f"Rate limit exceeded: try again in {rate.retry_after_s} s")
 
     async def keep(self, transaction: Transaction, content: bytes) -> str:
         tenant_id, credential = self._sender()
         utf8 = transaction.parameters.smtputf8
+        now = time.time()
+        seconds, mode = transaction.parameters.by or (0, "")
         accepted = await self.shared.submitter.submit(
             Submission(
                 door=Door.SMTP,
                 tenant_id=tenant_id,
                 credential=credential,
                 return_path=transaction.return_path,
-                recipients=tuple(transaction.recipients),
+                recipients=tuple(_told(one, mode) for one in transaction.recipients),
                 content=content,
-                received_at=time.time(),
+                received_at=now,
                 helo=self.helo,
                 client=self.client,
                 protocol=PROTOCOLS[utf8, self.tls, self.identity is not None] if self.extended else "SMTP",
                 smtputf8=utf8,
+                requiretls=transaction.parameters.requiretls,
                 ret=transaction.parameters.ret,
                 envid=transaction.parameters.envid,
+                expires_at=now + seconds if mode == "R" else None,
+                tell_at=now + seconds if mode == "N" else None,
+                test=credential is not None and self.snapshot.is_test(tenant_id, credential),
             )
         )
         return f"Ok: queued as {accepted.tokens[0]}"
@@ -210,6 +227,13 @@ class SubmissionSession(TransactionDoor):
         if line == b"*":
             raise Refused(501, "5.7.0", "Authentication cancelled")
         return _decode(line)
+
+
+def _told(recipient: RecipientRequest, mode: str) -> RecipientRequest:
+    """Return the recipient with the notices that BY asks for where NOTIFY says nothing (RFC 2852 §4.1)."""
+    if not mode or recipient.notify is not None:
+        return recipient
+    return replace(recipient, notify="FAILURE" if mode == "R" else "FAILURE,DELAY")
 
 
 def _decode(text: bytes) -> bytes:

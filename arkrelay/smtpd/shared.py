@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from arkrelay.base.metrics import Metrics
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live, Snapshot
+from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.submit import Submitter
 from arkrelay.smtpd.limiter import Limiter
 from arkrelay.wire.tls import ServerCertificate
@@ -24,6 +25,7 @@ class Shared:
     certificate: ServerCertificate | None
     metrics: Metrics | None
     max_sessions: int
+    rates: RateLimits = field(default_factory=RateLimits)  # those of the HTTP door, when a tenant has one for both
     limiter: Limiter = field(default_factory=Limiter)
     commits: Tasks = field(default_factory=Tasks)
     sessions: "set[Connection]" = field(default_factory=set)

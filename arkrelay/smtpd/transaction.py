@@ -33,7 +33,7 @@ class Transaction:
 class TransactionDoor(Conversation):
     """A door that takes mail."""
 
-    dsn = True  # RFC 3461 is offered
+    dsn = True  # RFC 3461 is offered, and RFC 2852, whose answers are notices as well
 
     transaction: Transaction | None = None
 
@@ -52,6 +52,10 @@ class TransactionDoor(Conversation):
 
     def check_recipient(self, recipient: Address) -> None:
         """Raise ``Refused`` when mail to this address is not taken."""
+
+    def requiretls_offered(self) -> bool:
+        """Return whether a message may demand TLS of every hop that follows (RFC 8689)."""
+        return False
 
     async def keep(self, transaction: Transaction, content: bytes) -> str:
         """Return the text of the 250 when the message is on disk, or raise."""
@@ -77,7 +81,7 @@ class TransactionDoor(Conversation):
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
-            *(["DSN"] if self.dsn else []),
+            *(["DSN", "DELIVERBY"] if self.dsn else []),
             f"LIMITS RCPTMAX={smtp.max_recipients}",  # RFC 9422
         ]
 
@@ -130,7 +134,7 @@ class TransactionDoor(Conversation):
             raise Refused(501, "5.1.7", str(exc)) from exc
         if rest and not self.extended:
             raise Refused(555, "5.5.4", "Parameters need EHLO")
-        parameters = parse_mail(rest, dsn=self.dsn)
+        parameters = parse_mail(rest, dsn=self.dsn, requiretls=self.requiretls_offered())
         if not ascii_only and not parameters.smtputf8:
             raise Refused(550, "5.6.7", "A non-ASCII address needs SMTPUTF8")  # RFC 6531 §3.5
         return return_path, parameters

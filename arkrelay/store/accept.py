@@ -12,10 +12,10 @@ from arkrelay.model.event import Event
 from arkrelay.model.message import Message, Recipient, Status
 from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
-from arkrelay.store.usage import TOTAL, USAGE, count, hour_of
+from arkrelay.store.usage import GRANTED, HOUR_S, count, count_change, start_of
 
-_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 19) + ")"  # noqa: S608 -- question marks only
-_INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 20) + ")"  # noqa: S608 -- question marks only
+_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 21) + ")"  # noqa: S608 -- question marks only
+_INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 22) + ")"  # noqa: S608 -- question marks only
 _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 
 
@@ -60,11 +60,9 @@ def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epo
 
 
 def _count(db: sqlite3.Connection, insertion: Insertion) -> None:
-    tenant_id, hour = insertion.message.tenant_id, hour_of(insertion.message.accepted_at)
-    count(db, (USAGE, tenant_id, "accepted", hour), len(insertion.recipients))
-    granted = sum(recipient.status is not Status.HELD for recipient in insertion.recipients)
-    count(db, (USAGE, tenant_id, "granted", hour), granted)
-    if granted < len(insertion.recipients):
-        count(db, (USAGE, tenant_id, "held", hour), len(insertion.recipients) - granted)
+    message = insertion.message
     for recipient in insertion.recipients:
-        count(db, (TOTAL, tenant_id, recipient.status.value), 1)
+        count_change(db, message, None, recipient.status.value)
+    granted = sum(recipient.status is not Status.HELD for recipient in insertion.recipients)
+    if granted and message.counts:
+        count(db, (GRANTED, message.tenant_id, "", start_of(message.accepted_at, HOUR_S)), granted)

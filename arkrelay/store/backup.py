@@ -230,6 +230,10 @@ def recover(state_dir: Path, now: float | None = None) -> dict[str, int]:
             copy.execute(
                 "INSERT INTO counters SELECT 'total', tenant_id, 0, status, count(*) FROM recipients GROUP BY 2, 4"
             )
+            # the totals are the list of tenants for usage, also of those whose mail is past its retention
+            copy.execute(
+                "INSERT OR IGNORE INTO counters SELECT DISTINCT 'total', tenant_id, 0, 'sent', 0 FROM counters"
+            )
         suffix = f".damaged-{int(time.time() if now is None else now)}"
         for name in (path.name, f"{path.name}-wal"):
             if (state_dir / name).exists():

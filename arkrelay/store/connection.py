@@ -14,7 +14,7 @@ BUSY_TIMEOUT_MS = 5000
 CACHE_KIB = 65536
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024  # what a WAL file is cut to once it has been written back
 
-Counter = tuple[str | int, ...]  # (name, tenant id, item) or (name, tenant id, item, hour)
+Counter = tuple[str | int, ...]  # (name, tenant id, item) or (name, tenant id, item, start)
 
 
 class Connection(sqlite3.Connection):

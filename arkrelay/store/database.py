@@ -130,8 +130,10 @@ class Store:
         self._writer.submit(Waiting(job, loop, future, essential=False, item=item))
         return future
 
-    def write_later(self, job: Callable[[Connection], object], done: Done | None = None) -> None:
-        """Run ``job`` with the next batch, at the latest after 50 ms; it counts as essential.
+    def write_later(
+        self, job: Callable[[Connection], object], done: Done | None = None, *, essential: bool = True
+    ) -> None:
+        """Run ``job`` with the next batch, at the latest after 50 ms; it counts as essential unless told otherwise.
 
         ``done`` is called on this event loop (without one: on the writer thread) with None when the job is on
         disk, or with what it raised. Jobs run in the order in which ``write`` and ``write_later`` were called.
@@ -140,7 +142,7 @@ class Store:
             loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
-        self._writer.submit_later(Waiting(job, loop, done, essential=True))
+        self._writer.submit_later(Waiting(job, loop, done, essential=essential))
 
     def add(self, counter: tuple[str | int, ...], n: int) -> None:
         """Count, from within a job, in its transaction; see ``usage``."""

@@ -1,13 +1,14 @@
 """What happened: attempts and events, written once and read by REST, webhooks and people."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from arkrelay.model.attempt import Attempt, BounceClass, TlsInfo
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
+from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.reply import Failure, Reply
 from arkrelay.policy.describe import enhanced_of
 from arkrelay.store import find
@@ -18,10 +19,11 @@ from arkrelay.store.rows import event_of, event_row, insert_rows
 _INSERT_EVENT = "INSERT INTO events (kind, at, tenant_id, message_id, recipient_id, data) VALUES (?, ?, ?, ?, ?, ?)"
 _ATTEMPT_COLUMNS = (
     "recipient_id, started_at, duration_s, status, stage, failure, code, enhanced, output, details, bounce_class,"
-    " past_dot, host, address, port, tls_version, tls_cipher, tls_verified"
+    " past_dot, host, address, port, tls_version, tls_cipher, tls_verified, tls_policy"
 )
-_INSERT_ATTEMPT = f"INSERT INTO attempts ({_ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 -- our own columns
+_INSERT_ATTEMPT = f"INSERT INTO attempts ({_ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 19)})"  # noqa: S608 -- our own columns
 AttemptRow = tuple[object, ...]
+SCANNED = 20_000  # events that one read looks at, some 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Delivery:
     address: str | None
     port: int | None
     tls: TlsInfo | None
+    policy: TlsPolicy | None = None  # on whose word TLS was demanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def attempt_row(
             text(details),
             blamed,
             False,
-            *[None] * 6,
+            *[None] * 7,
         )
     else:
         result, tls = attempt.result, attempt.tls
@@ -122,6 +125,7 @@ def attempt_row(
             tls and tls.version,
             tls and tls.cipher,
             tls and tls.verified,
+            attempt.policy and attempt.policy.value,
         )
     return row
 
@@ -175,6 +179,52 @@ def list_events(
     return [StoredEvent(row[0], event_of(row[1:])) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some events in their order; the log was read up to ``next``, and its end is ``last``."""
+
+    events: list[StoredEvent]
+    next: int
+    last: int
+
+
+def read_on(
+    conn: sqlite3.Connection,
+    after: int,
+    limit: int,
+    *,
+    tenant_id: str | None = None,
+    kinds: Collection[EventKind] = (),
+    most: int = SCANNED,
+) -> Stretch:
+    """Return up to ``limit`` events with a number above ``after``, having looked at no more than ``most``.
+
+    So a rare kind is found in a long log by several short reads, each of which begins where the last one ended.
+    """
+    last = last_event(conn)
+    wanted = {kind.value for kind in kinds}
+    source, condition = "events", "seq > ?"
+    parameters: tuple[object, ...] = (after,)
+    if tenant_id is not None:
+        source, condition = "events INDEXED BY events_tenant", "seq > ? AND tenant_id = ?"
+        parameters = (after, text(tenant_id))
+    # index events_tenant, or primary key
+    rows = conn.execute(
+        f"SELECT seq, kind, at, tenant_id, message_id, recipient_id, data FROM {source}"  # noqa: S608 -- our own words
+        f" WHERE {condition} ORDER BY seq LIMIT ?",
+        (*parameters, most),
+    )
+    found: list[StoredEvent] = []
+    seq = after
+    for row in rows:
+        seq = row[0]
+        if not wanted or row[1] in wanted:
+            found.append(StoredEvent(seq, event_of(row[1:])))
+            if len(found) == limit:
+                return Stretch(found, seq, last)
+    return Stretch(found, seq, last)
+
+
 def last_event(conn: sqlite3.Connection) -> int:
     """Return the number of the newest event, 0 before the first."""
     # primary key of events
@@ -190,7 +240,7 @@ def list_recipients(conn: sqlite3.Connection, filters: Filters, page: int = 1, p
 
 
 def _delivery(row: Sequence[Any]) -> Delivery:
-    version, cipher, verified = row[16:]
+    version, cipher, verified, policy = row[16:]
     return Delivery(
         id=row[0],
         recipient_id=row[1],
@@ -209,4 +259,5 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         address=row[14],
         port=row[15],
         tls=None if version is None else TlsInfo(version, cipher, bool(verified)),
+        policy=None if policy is None else TlsPolicy(policy),
     )

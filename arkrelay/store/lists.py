@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from itertools import islice
 
 from arkrelay.model.address import address_key
-from arkrelay.model.domain import DomainState
+from arkrelay.model.domain import DomainState, TrackState
 from arkrelay.store.connection import text
 
 _MANY = 500  # keys asked for in one statement; SQLite allowed 999 parameters at its strictest
@@ -169,6 +169,26 @@ def remove_domain_state(db: sqlite3.Connection, tenant_id: str, domain: str) -> 
     db.execute("DELETE FROM domain_states WHERE tenant_id = ? AND domain = ?", (tenant_id, domain))
 
 
+# --- track domains ---
+
+
+def set_track_state(db: sqlite3.Connection, state: TrackState) -> None:
+    """Keep what DNS says of this track domain, in place of what it said before."""
+    values = [text(value) if isinstance(value, str) else value for value in astuple(state)]
+    db.execute("INSERT OR REPLACE INTO track_states VALUES (?, ?, ?, ?, ?)", values)
+
+
+def all_track_states(conn: sqlite3.Connection) -> dict[tuple[str, str], TrackState]:
+    """Return what DNS said, by tenant and full name."""
+    rows = conn.execute("SELECT tenant_id, name, status, error, checked_at FROM track_states")
+    return {(row[0], row[1]): TrackState(*row) for row in rows}
+
+
+def remove_track_state(db: sqlite3.Connection, tenant_id: str, name: str) -> None:
+    """Forget a track domain that was removed."""
+    db.execute("DELETE FROM track_states WHERE tenant_id = ? AND name = ?", (tenant_id, name))  # primary key
+
+
 # --- credentials, hosts, notes ---
 
 
@@ -187,6 +207,31 @@ def last_used(conn: sqlite3.Connection, tenant_id: str) -> dict[str, float]:
     return dict(
         conn.execute("SELECT name, used_at FROM credential_uses WHERE tenant_id = ?", (tenant_id,)).fetchall()
     )
+
+
+def rename_last_used(db: sqlite3.Connection, tenant_id: str, old: str, new: str) -> None:
+    """Let the credential keep when it was used under its new name."""
+    # primary key of credential_uses
+    db.execute(
+        "UPDATE OR REPLACE credential_uses SET name = ? WHERE tenant_id = ? AND name = ?", (new, tenant_id, old)
+    )
+
+
+def forget_last_used(db: sqlite3.Connection, tenant_id: str, credential: str) -> None:
+    """Forget a credential that was removed: one made later under its name has not been used."""
+    # primary key of credential_uses
+    db.execute("DELETE FROM credential_uses WHERE tenant_id = ? AND name = ?", (tenant_id, credential))
+
+
+def remove_tenant_lists(db: sqlite3.Connection, tenant_id: str, limit: int) -> bool:
+    """Remove up to ``limit`` entries of a deleted tenant's lists; return whether there may be more."""
+    db.execute("DELETE FROM credential_uses WHERE tenant_id = ?", (tenant_id,))  # primary key
+    # index suppressions_tenant
+    gone = db.execute(
+        "DELETE FROM suppressions WHERE id IN (SELECT id FROM suppressions WHERE tenant_id = ? LIMIT ?)",
+        (tenant_id, limit),
+    ).rowcount
+    return gone == limit
 
 
 def set_clear_text(db: sqlite3.Connection, host: str, until: float) -> None:

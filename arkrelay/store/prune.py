@@ -9,14 +9,18 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies
+from arkrelay.store import bodies, hooks, peertls, receipts, requests, usage
 from arkrelay.store.rows import BOTH, recipients_of
-from arkrelay.store.usage import TOTAL, USAGE, count
+from arkrelay.store.usage import TOTAL, count
 
 STEP = 200  # messages looked at in one step; a message costs up to some 50 µs to delete
 EVENTS = 1000
 PAGES = 256  # given back to the file system in one step: 2 MB
-USAGE_S = 400 * 86400.0  # hourly counters, a little over a year so that a year can be compared with the last
+RECEIPTS_S = 86400.0  # Ark contract §5
+USAGE_S = 400 * 86400.0  # a little over a year, so that a year can be compared with the last
+USAGE = 1000
+REQUESTS = 500
+TLS_RESULTS = 500
 
 _UNDELIVERED = ", ".join(f"'{status.value}'" for status in sorted({*QUEUED, Status.HELD}))
 _FINISHED = (
@@ -34,13 +38,13 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more = _prune_content(db, now - retention.content_s, step)
     more |= _prune_messages(db, now - retention.messages_s, step)
     more |= _prune_events(db, now - retention.events_s)
-    # primary keys of both
+    more |= receipts.prune(db, now - RECEIPTS_S, step) == step
+    more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
+    more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
+    more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE
+    more |= peertls.prune(db, now, now - retention.messages_s, TLS_RESULTS)
+    # primary key of clear_text_hosts
     db.execute("DELETE FROM clear_text_hosts WHERE until <= ?", (now,))
-    db.execute(
-        "DELETE FROM counters WHERE name = ? AND hour < ? AND tenant_id IN"
-        " (SELECT DISTINCT tenant_id FROM counters WHERE name = ?)",
-        (USAGE, int(now - USAGE_S), TOTAL),
-    )
     return more
 
 

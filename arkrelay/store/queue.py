@@ -18,7 +18,7 @@ from arkrelay.store.connection import text
 from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
 from arkrelay.store.rows import BOTH, recipients_of
-from arkrelay.store.usage import TOTAL, USAGE, count, hour_of
+from arkrelay.store.usage import TOTAL, count_change
 
 _SELECT = f"SELECT {BOTH} FROM recipients r JOIN messages m ON m.id = r.message_id"  # noqa: S608 -- our own columns
 _SELECT_LEASED = _SELECT.replace("recipients r", "recipients r INDEXED BY recipients_leased")
@@ -27,7 +27,8 @@ _SETTLE = (
     "UPDATE recipients SET status = ?, attempts = ?, due_at = ?, lease = 0, changed_at = ?, reason = ?,"
     " hold_reason = ?, bounce_class = ?, uncertain = ? WHERE id = ?"  # primary key
 )
-_COUNTED = frozenset({Status.SENT, Status.SOFTFAIL, Status.HARDFAIL, Status.HELD, Status.BOUNCED})
+_UNSENT = sorted(QUEUED | {Status.HELD})
+_MARKS = ", ".join("?" * len(_UNSENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,16 @@ def release(db: sqlite3.Connection, recipient_ids: Iterable[int], due_at: float 
     )
 
 
+def tenants_waiting(conn: sqlite3.Connection) -> list[str]:
+    """Return the tenants that have mail which waits or is held."""
+    # primary key of counters: (name)
+    rows = conn.execute(
+        f"SELECT DISTINCT tenant_id FROM counters WHERE name = ? AND n > 0 AND item IN ({_MARKS})",  # noqa: S608 -- question marks only
+        (TOTAL, *_UNSENT),
+    )
+    return [tenant_id for (tenant_id,) in rows]
+
+
 def due_by_destination(conn: sqlite3.Connection) -> dict[str, float]:
     """Return, per destination with queued recipients that nobody has in hand, when the first of them is due.
 
@@ -125,17 +136,13 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     events: list[Event] = []
     for outcome in outcomes:
         recipient, status = outcome.recipient, outcome.status
-        tenant_id = recipient.message.tenant_id
-        before = _settle(db, outcome)
-        if before is None:
+        if not _settle(db, outcome):
             continue
         attempt = outcome.attempt
         if attempt is not None or outcome.details:
             attempts.append(
                 attempt_row(recipient.id, status, attempt, outcome.at, outcome.details, outcome.bounce_class)
             )
-        if status in _COUNTED and (attempt is not None or before != status.value):
-            count(db, (USAGE, tenant_id, status.value, hour_of(outcome.at)), 1)
         events += outcome.events
         if outcome.suppress is not None or outcome.unsuppress:
             events += _change_suppression(db, outcome)
@@ -143,8 +150,8 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     insert_events(db, events)
 
 
-def _settle(db: sqlite3.Connection, outcome: Outcome) -> str | None:
-    """Give the row its new state, if it may have it, and return the state before; None: there is no such row."""
+def _settle(db: sqlite3.Connection, outcome: Outcome) -> bool:
+    """Give the row its new state, if it may have it; False: there is no such row."""
     recipient, status = outcome.recipient, outcome.status
     before = recipient.status.value
     values = (
@@ -162,15 +169,14 @@ def _settle(db: sqlite3.Connection, outcome: Outcome) -> str | None:
     if before == "sent" or not db.execute(_SETTLE + " AND status = ?", (*values, before)).rowcount:
         found = db.execute(_STATE, (recipient.id,)).fetchone()
         if found is None:
-            return None
+            return False
         before = str(found[0])
         if before == "sent" and status is not Status.SENT and status is not Status.BOUNCED:
-            return before  # late
+            return True  # late
         db.execute(_SETTLE, values)
     if before != status.value:
-        count(db, (TOTAL, recipient.message.tenant_id, before), -1)
-        count(db, (TOTAL, recipient.message.tenant_id, status.value), 1)
-    return before
+        count_change(db, recipient.message, before, status.value)
+    return True
 
 
 def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> tuple[Event, ...]:

@@ -13,12 +13,12 @@ from arkrelay.store.connection import text
 
 MESSAGE_COLUMNS = (
     "id, tenant_id, door, credential, accepted_at, message_id, author, author_domain, return_path, subject, tag,"
-    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at"
+    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at, test, tell_at"
 )
-_MESSAGE_FIELDS = 18
+_MESSAGE_FIELDS = 20
 _RECIPIENT_FIELDS = (
     "id, token, address, domain, destination, status, attempts, due_at, reason, hold_reason, bounce_class, notify,"
-    " orcpt, uncertain"
+    " orcpt, uncertain, delay_at"
 )
 # the message `m` first, then the recipient `r`
 BOTH = ", ".join(
@@ -58,6 +58,8 @@ def message_row(message: Message, *, large: bool) -> tuple[object, ...]:
         text(message.envid),
         message.expires_at,
         large,
+        message.test,
+        message.tell_at,
     )
 
 
@@ -86,6 +88,8 @@ def recipient_row(recipient: Recipient, lease: int) -> tuple[object, ...]:
         text(recipient.notify),
         text(recipient.orcpt),
         recipient.uncertain,
+        message.expires_at,
+        recipient.delay_at,
     )
 
 
@@ -110,6 +114,7 @@ def recipient_of(row: Sequence[Any], messages: dict[int, Message]) -> Recipient:
         notify,
         orcpt,
         uncertain,
+        delay_at,
     ) = row
     return Recipient(
         id=id_,
@@ -127,6 +132,7 @@ def recipient_of(row: Sequence[Any], messages: dict[int, Message]) -> Recipient:
         notify=notify,
         orcpt=orcpt,
         uncertain=uncertain,
+        delay_at=delay_at,
     )
 
 
@@ -157,6 +163,8 @@ def message_of(row: Sequence[Any]) -> Message:
         ret,
         envid,
         expires_at,
+        test,
+        tell_at,
     ) = row[:_MESSAGE_FIELDS]
     return Message(
         id=id_,
@@ -177,6 +185,8 @@ def message_of(row: Sequence[Any]) -> Message:
         ret=ret,
         envid=envid,
         expires_at=expires_at,
+        test=bool(test),
+        tell_at=tell_at,
     )
 
 

@@ -57,7 +57,7 @@ _FIRST = (
         message_id INTEGER, recipient_id INTEGER, data TEXT NOT NULL)""",
     "CREATE INDEX events_tenant ON events (tenant_id)",
     "CREATE INDEX events_message ON events (message_id) WHERE message_id IS NOT NULL",
-    # totals (hour 0: recipients per tenant and status) and usage (per tenant, hour and kind)
+    # what usage.py counts, per tenant, time and item; ``hour`` is renamed below
     """CREATE TABLE counters (
         name TEXT, tenant_id TEXT, hour INTEGER, item TEXT, n INTEGER NOT NULL,
         PRIMARY KEY (name, tenant_id, hour, item)) WITHOUT ROWID""",
@@ -83,7 +83,65 @@ def _first(database: "Database") -> None:
         database.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first,)
+# what the REST API keeps
+_SECOND = (
+    "ALTER TABLE messages ADD COLUMN test INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE messages ADD COLUMN tell_at REAL",
+    # expires_at is the message's, so that what waits beyond its end is found; delay_at: when a delay notice is due
+    "ALTER TABLE recipients ADD COLUMN expires_at REAL",
+    "ALTER TABLE recipients ADD COLUMN delay_at REAL",
+    """CREATE INDEX recipients_expiring ON recipients (expires_at)
+        WHERE expires_at IS NOT NULL AND status IN ('pending', 'softfail', 'held')""",
+    # answers of requests with an Idempotency-Key
+    """CREATE TABLE receipts (
+        id INTEGER PRIMARY KEY, owner TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, key TEXT NOT NULL,
+        fingerprint BLOB NOT NULL, status INTEGER NOT NULL, body BLOB NOT NULL, at REAL NOT NULL)""",
+    "CREATE UNIQUE INDEX receipts_key ON receipts (owner, method, path, key)",
+    "CREATE INDEX receipts_at ON receipts (at)",
+    "ALTER TABLE counters RENAME COLUMN hour TO start",
+    # what DNS says of each track domain, by its full name
+    """CREATE TABLE track_states (
+        tenant_id TEXT, name TEXT, status TEXT, error TEXT, checked_at REAL,
+        PRIMARY KEY (tenant_id, name)) WITHOUT ROWID""",
+    # one row per attempt to post to a webhook; owner: the tenant whose webhook it is, empty for the platform's
+    """CREATE TABLE hook_deliveries (
+        id INTEGER PRIMARY KEY, public_id TEXT NOT NULL, owner TEXT NOT NULL, webhook_id TEXT NOT NULL,
+        webhook_name TEXT NOT NULL, tenant_id TEXT NOT NULL, event TEXT NOT NULL, url TEXT NOT NULL,
+        attempt INTEGER NOT NULL, will_retry INTEGER NOT NULL, at REAL NOT NULL, duration_s REAL NOT NULL,
+        status INTEGER, success INTEGER NOT NULL, headers TEXT NOT NULL, body TEXT NOT NULL, answer TEXT NOT NULL,
+        error TEXT)""",
+    "CREATE UNIQUE INDEX hook_deliveries_public ON hook_deliveries (public_id)",
+    # one row per request to the API, with what lists are filtered by; see requests.py
+    """CREATE TABLE requests (
+        id INTEGER PRIMARY KEY, request_id TEXT NOT NULL, tenant_id TEXT NOT NULL, credential_id TEXT NOT NULL,
+        endpoint TEXT NOT NULL, status INTEGER NOT NULL, batch_id INTEGER NOT NULL, place INTEGER NOT NULL)""",
+    "CREATE INDEX requests_public ON requests (request_id)",
+    "CREATE INDEX requests_tenant ON requests (tenant_id, id, status, endpoint, credential_id)",
+    "CREATE INDEX requests_credential ON requests (credential_id)",
+    "CREATE INDEX requests_endpoint ON requests (endpoint)",
+    "CREATE INDEX requests_status ON requests (status)",
+    "CREATE INDEX requests_failed ON requests (id) WHERE status >= 400",
+    "CREATE TABLE request_batches (id INTEGER PRIMARY KEY, described BLOB NOT NULL, bodies BLOB)",
+    "ALTER TABLE attempts ADD COLUMN tls_policy TEXT",
+    # MTA-STS policies of recipient domains, kept for their max_age; see peertls.py
+    """CREATE TABLE sts_policies (
+        domain TEXT PRIMARY KEY, id TEXT NOT NULL, mode TEXT NOT NULL, mx TEXT NOT NULL, max_age_s REAL NOT NULL,
+        fetched_at REAL NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX sts_policies_end ON sts_policies (fetched_at + max_age_s)",
+    # sessions with peers per UTC day: how their TLS came out, under which policy
+    """CREATE TABLE tls_results (
+        day INTEGER, domain TEXT, policy TEXT, said TEXT, host TEXT, address TEXT, result TEXT, n INTEGER NOT NULL,
+        PRIMARY KEY (day, domain, policy, said, host, address, result)) WITHOUT ROWID""",
+    "CREATE INDEX hook_deliveries_owner ON hook_deliveries (owner, at, webhook_id, tenant_id, event, success)",
+)
+
+
+def _second(database: "Database") -> None:
+    for statement in _SECOND:
+        database.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second)
 VERSION = len(MIGRATIONS)
 
 

@@ -1,4 +1,5 @@
-"""The network edges: a resolver, one SMTP conversation, TLS contexts.
+"""The network edges: a resolver, one SMTP conversation, TLS contexts, one POST to a URL that is not ours,
+one GET of a policy.
 
 What a peer does to us comes back as data, never as an exception: a ``Reply`` when it answered, a ``Failure``
 when it did not, with the ``FailureKind`` that ``policy.classify`` decides by. A kind that ends a recipient's

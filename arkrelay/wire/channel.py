@@ -6,13 +6,27 @@ import math
 import ssl
 import struct
 import termios
+from dataclasses import dataclass
 from typing import Protocol, cast
 
+from arkrelay.model.peertls import TlsResult
 from arkrelay.model.reply import FailureKind
 from arkrelay.wire.replies import Heard, ReplyParser
 
 TLS_GOODBYE_S = 2.0  # how long a closed TLS connection may wait for the peer's close_notify
 TICK_S = 60.0  # the timer looks at the deadline at least this often while there is one
+# what OpenSSL's verification says (x509_vfy.h), in the words of RFC 8460 §4.3
+_EXPIRED = frozenset({9, 10})  # not yet valid, has expired
+_MISMATCH = frozenset({62, 64})  # host name, IP address
+_UNTRUSTED = frozenset({2, 18, 19, 20, 21, 27})  # no issuer, self-signed (alone or in the chain), not trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Insecure:
+    """Why there is no TLS: in words, and in those of a report."""
+
+    detail: str
+    result: TlsResult = TlsResult.VALIDATION_FAILURE
 
 
 class Owner(Protocol):
@@ -143,10 +157,10 @@ class Channel(asyncio.Protocol):
         """Let the connection be idle; nobody is waiting."""
         self._deadline = math.inf
 
-    async def secure(self, context: ssl.SSLContext, hostname: str | None, timeout_s: float) -> str | None:
+    async def secure(self, context: ssl.SSLContext, hostname: str | None, timeout_s: float) -> Insecure | None:
         """Do the TLS handshake; return what went wrong, or None."""
         if self.transport is None or self.ended is not None:
-            return "the connection is gone"
+            return Insecure("the connection is gone")
         self.disarm()
         try:
             async with asyncio.timeout(timeout_s + TLS_GOODBYE_S):  # a second guard behind asyncio's own
@@ -159,9 +173,9 @@ class Channel(asyncio.Protocol):
                     ssl_shutdown_timeout=TLS_GOODBYE_S,
                 )
         except (OSError, ValueError) as error:  # SSLError and TimeoutError are OSErrors; ValueError: a bad host name
-            return f"TLS handshake: {reason_of(error)}"
+            return Insecure(f"TLS handshake: {reason_of(error)}", result_of(error))
         if transport is None or transport.is_closing() or self.ended is not None:
-            return "TLS handshake: the peer closed"
+            return Insecure("TLS handshake: the peer closed")
         self.transport = transport
         return None
 
@@ -194,6 +208,16 @@ class Channel(asyncio.Protocol):
             self.arm(self._timeout_s, while_reading=True)
         else:
             self.end(FailureKind.TIMEOUT, f"nothing within {self._timeout_s:g} s")
+
+
+def result_of(error: BaseException) -> TlsResult:
+    """Return what a failed handshake is in a report (RFC 8460 §4.3.1)."""
+    code = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else 0
+    if code in _EXPIRED:
+        return TlsResult.EXPIRED
+    if code in _MISMATCH:
+        return TlsResult.HOST_MISMATCH
+    return TlsResult.NOT_TRUSTED if code in _UNTRUSTED else TlsResult.VALIDATION_FAILURE
 
 
 def reason_of(error: BaseException) -> str:

@@ -27,7 +27,9 @@ class Extensions:
     eight_bit_mime: bool = False  # RFC 6152
     smtputf8: bool = False  # RFC 6531
     dsn: bool = False  # RFC 3461
+    by_least: int | None = None  # RFC 2852: the shortest time that it takes; None: not offered
     starttls: bool = False  # RFC 3207
+    requiretls: bool = False  # RFC 8689, counts under TLS only
     auth: frozenset[str] = frozenset()  # RFC 4954, upper case
     mail_max: int | None = None  # RFC 9422: transactions in one session
     rcpt_max: int | None = None  # RFC 9422: recipients in one transaction
@@ -43,13 +45,16 @@ def parse_extensions(lines: tuple[bytes, ...]) -> Extensions:
             offered.setdefault(words[0].upper(), []).extend(word.upper() for word in words[1:])
     limits = dict(word.partition("=")[::2] for word in offered.get("LIMITS", []))
     size = next(iter(offered.get("SIZE", [])), "")
+    least = next(iter(offered.get("DELIVERBY", [])), "").partition(",")[0]
     return Extensions(
         pipelining="PIPELINING" in offered,
         size=(_number(size) or 0) if "SIZE" in offered else None,
         eight_bit_mime="8BITMIME" in offered,
         smtputf8="SMTPUTF8" in offered,
         dsn="DSN" in offered,
+        by_least=(_number(least) or 0) if "DELIVERBY" in offered else None,
         starttls="STARTTLS" in offered,
+        requiretls="REQUIRETLS" in offered,
         auth=frozenset(offered.get("AUTH", [])),
         mail_max=_number(limits.get("MAILMAX", "")) or None,
         rcpt_max=_number(limits.get("RCPTMAX", "")) or None,
@@ -88,6 +93,10 @@ def unfit(envelope: Envelope, content: Prepared, extensions: Extensions) -> Fail
     if extensions.size and content.size_bytes > extensions.size:
         detail = f"the message has {content.size_bytes} octets, the peer takes {extensions.size}"
         return Failure(FailureKind.TOO_LARGE, Stage.MAIL, detail)
+    if envelope.requiretls and not extensions.requiretls:
+        return Failure(
+            FailureKind.NO_REQUIRETLS, Stage.MAIL, "the peer does not offer REQUIRETLS, which is needed here"
+        )
     if envelope.return_path and (problem := unsafe(envelope.return_path, utf8=envelope.smtputf8)):
         return problem
     return None
@@ -110,8 +119,14 @@ def render_group(envelope: Envelope, sent: list[int], content: Prepared, extensi
         mail += " BODY=8BITMIME"
     if envelope.smtputf8:
         mail += " SMTPUTF8"
+    if envelope.requiretls and extensions.requiretls:
+        mail += " REQUIRETLS"
     if extensions.dsn:
         mail += _parameter("RET", envelope.ret) + _parameter("ENVID", envelope.envid)
+    if envelope.by is not None and extensions.by_least is not None:
+        seconds, mode = envelope.by
+        if mode == "N" or seconds >= max(extensions.by_least, 1):  # else it would be refused (RFC 2852 §4.1)
+            mail += f" BY={seconds};{mode}"
     commands = [mail]
     for index in sent:
         rcpt = f"RCPT TO:<{envelope.recipients[index]}>"

@@ -18,9 +18,11 @@ import dns.rdatatype
 from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.ANY.TLSA import TLSA
 from dns.rdtypes.ANY.TXT import TXT
 
 from arkrelay.model.dns import AddressAnswer, MxAnswer, MxHost
+from arkrelay.model.peertls import Tlsa, TlsaAnswer
 from arkrelay.model.reply import Failure, FailureKind, Stage
 from arkrelay.wire.dnscache import MAX_TTL_S, DnsCache, bounded_ttl
 from arkrelay.wire.dnsquery import RESOLV_CONF, Found, Nameservers, Trouble
@@ -47,7 +49,8 @@ class Resolver:
     """Answers by the nameservers of ``[dns]``, or by those of ``resolv_conf`` when there are none.
 
     Raises ValueError for a nameserver that is not "ip" or "ip:port". ``timeout_s`` is the longest wait for one
-    round over all nameservers; a look-up makes two.
+    round over all nameservers; a look-up makes two. ``trust_ad``: what they say of DNSSEC is believed also when
+    they are not on loopback.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class Resolver:
         timeout_s: float = 5.0,
         *,
         resolv_conf: Path = RESOLV_CONF,
+        trust_ad: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._servers = Nameservers(nameservers, timeout_s, resolv_conf)
+        self._servers = Nameservers(nameservers, timeout_s, resolv_conf, trust_ad=trust_ad)
         self._mx: DnsCache[str, MxAnswer | Failure] = DnsCache(clock)
         self._texts: DnsCache[tuple[str, dns.rdatatype.RdataType], _Texts | Failure] = DnsCache(clock)
 
@@ -119,6 +123,13 @@ class Resolver:
         if canonical is None:
             return ()
         return await self._values(ipaddress.ip_address(canonical).reverse_pointer, dns.rdatatype.PTR)
+
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer | Failure:
+        """Return the TLSA records of a host's mail port (RFC 7672 §2.2); no records and no such name are the same."""
+        texts = await self._get_texts(f"_{port}._tcp.{host}", dns.rdatatype.TLSA)
+        if isinstance(texts, Failure):
+            return texts
+        return TlsaAnswer(tuple(_tlsa(value) for value in texts.values), texts.secure)
 
     async def close(self) -> None:
         """Cancel the look-ups under way."""
@@ -205,7 +216,14 @@ def _text(record: dns.rdata.Rdata) -> str:
         return b"".join(record.strings).decode("utf-8", "backslashreplace")
     if isinstance(record, CNAME | PTR):
         return _host(record.target)
+    if isinstance(record, TLSA):
+        return f"{record.usage} {record.selector} {record.mtype} {record.cert.hex()}"
     return str(ipaddress.ip_address(record.to_text()))  # A, AAAA: the same text for the same address
+
+
+def _tlsa(text: str) -> Tlsa:
+    usage, selector, matching, data = text.split(" ")
+    return Tlsa(int(usage), int(selector), int(matching), bytes.fromhex(data))
 
 
 def _canonical_ip(text: str) -> str | None:

@@ -85,9 +85,12 @@ def parse_nameserver(text: str) -> Nameserver:
 class Nameservers:
     """The nameservers of the settings, or of ``resolv_conf``, which is read again whenever it changed."""
 
-    def __init__(self, texts: Sequence[str], timeout_s: float, resolv_conf: Path = RESOLV_CONF) -> None:
+    def __init__(
+        self, texts: Sequence[str], timeout_s: float, resolv_conf: Path = RESOLV_CONF, *, trust_ad: bool = False
+    ) -> None:
         self._fixed = tuple(parse_nameserver(text) for text in texts)
         self._timeout_s = timeout_s
+        self._trust_ad = trust_ad  # the way to these nameservers is one that nobody else can write to
         self._resolv_conf = resolv_conf
         self._system: tuple[Nameserver, ...] = ()
         self._seen: tuple[int, int, int] | None = None
@@ -139,7 +142,7 @@ class Nameservers:
             records=() if chain.answer is None else tuple(chain.answer),
             exists=reply.rcode() == dns.rcode.NOERROR,
             ttl_s=float(chain.minimum_ttl),
-            secure=server.loopback and bool(reply.flags & dns.flags.AD),
+            secure=(server.loopback or self._trust_ad) and bool(reply.flags & dns.flags.AD),
         )
 
     def in_force(self) -> tuple[Nameserver, ...]:

@@ -17,6 +17,7 @@ import structlog
 
 from arkrelay.model.attempt import TlsInfo
 from arkrelay.model.message import Envelope
+from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.reply import Failure, FailureKind, Stage
 from arkrelay.model.settings import Timeouts
 from arkrelay.wire.channel import Channel
@@ -51,6 +52,7 @@ class Session:
         self.host, self.tls, self.extensions = host, tls, extensions
         self.address, self.port = peer
         self.transactions = 0  # begun so far
+        self.policy = TlsPolicy.NONE  # on whose word TLS was demanded, set by who demanded it
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self.idle_since: float | None = self._loop.time()

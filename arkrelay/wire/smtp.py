@@ -8,21 +8,24 @@ in ``Failure(TLS, STARTTLS)``, and ``Target.in_clear`` says whether a second con
 import asyncio
 import base64
 import binascii
+import datetime as dt
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from arkrelay.model.attempt import TlsInfo
+from arkrelay.model.peertls import Tlsa, TlsResult
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.model.settings import Timeouts
+from arkrelay.policy.dane import judge
 from arkrelay.wire import saslclient
 from arkrelay.wire.channel import Channel, reason_of
 from arkrelay.wire.commands import Extensions, Prepared, parse_extensions, prepare
 from arkrelay.wire.exchange import Transaction
 from arkrelay.wire.replies import Heard, to_reply
 from arkrelay.wire.session import Session
-from arkrelay.wire.tls import opportunistic, tls_info, verifying
+from arkrelay.wire.tls import chain_of, opportunistic, tls_info, verifying
 
 __all__ = ["Extensions", "Prepared", "Session", "Target", "Transaction", "connect", "prepare"]
 
@@ -46,6 +49,9 @@ class Target:
     helo: str  # our own name
     tls: str = "optional"  # "none" | "optional" | "required"
     verify: bool = False  # the certificate must be valid for ``host``
+    tlsa: tuple[Tlsa, ...] = ()  # or: one of these must describe its certificate
+    tlsa_names: tuple[str, ...] = ()  # for records of usage 2
+    requiretls: bool = False  # it must offer REQUIRETLS (RFC 8689), under TLS
     implicit_tls: bool = False  # TLS before the greeting (RFC 8314 §3.3)
     source_address: str | None = None
     username: str = ""  # empty: no AUTH
@@ -54,7 +60,7 @@ class Target:
 
     def in_clear(self) -> "Target | None":
         """Return this target without TLS, or None where that would break a promise or show a password."""
-        if self.tls != "optional" or self.verify or self.implicit_tls:
+        if self.tls != "optional" or self.verify or self.tlsa or self.implicit_tls:
             return None
         if self.username and not _is_loopback(self.address):
             return None
@@ -174,9 +180,9 @@ class _SetUp:
 
     async def run(self, peer: tuple[str, int]) -> Session | Reply | Failure:
         target = self._target
-        steps = [self._greeting, self._hello, self._start_tls, self._authenticate]
+        steps = [self._greeting, self._hello, self._start_tls, self._promise, self._authenticate]
         if target.implicit_tls:
-            steps = [self._secure, self._greeting, self._hello, self._authenticate]
+            steps = [self._secure, self._greeting, self._hello, self._promise, self._authenticate]
         for step in steps:
             if (end := await step()) is not None:
                 return end
@@ -201,12 +207,15 @@ class _SetUp:
         if self._target.tls == "none":
             return None
         if not self._extensions.starttls:
-            return _tls_failure("the peer does not offer STARTTLS") if self._target.tls == "required" else None
+            if self._target.tls != "required":
+                return None
+            return _tls_failure("the peer does not offer STARTTLS", TlsResult.STARTTLS_NOT_SUPPORTED)
         heard = await self._dialogue.ask(b"STARTTLS", Stage.STARTTLS, self._timeouts.command_s)
         if isinstance(heard, Failure):
             return _tls_failure(heard.detail)
         if heard.code != 220:
-            return _tls_failure(f"STARTTLS was answered {to_reply(heard, Stage.STARTTLS)}")
+            said = f"STARTTLS was answered {to_reply(heard, Stage.STARTTLS)}"
+            return _tls_failure(said, TlsResult.STARTTLS_NOT_SUPPORTED)
         self._extensions = Extensions()  # RFC 3207 §4.2: forget all that was said in clear text
         if (failure := await self._secure()) is not None:
             return failure
@@ -219,9 +228,25 @@ class _SetUp:
         context = verifying(target.ca_file) if target.verify else opportunistic()
         problem = await self._channel.secure(context, target.host.rstrip("."), self._timeouts.command_s)
         if problem is not None or self._channel.transport is None:
-            return _tls_failure(problem or "the connection is gone")
-        self._tls = tls_info(self._channel.transport.get_extra_info("ssl_object"))
+            return (
+                _tls_failure("the connection is gone")
+                if problem is None
+                else _tls_failure(problem.detail, problem.result)
+            )
+        tls = self._channel.transport.get_extra_info("ssl_object")
+        self._tls = tls_info(tls)
+        if target.tlsa:
+            wrong = judge(target.tlsa, chain_of(tls), target.tlsa_names, dt.datetime.now(dt.UTC))
+            if wrong is not None:
+                return _tls_failure(f"DANE: {wrong}", TlsResult.TLSA_INVALID)
+            self._tls = replace(self._tls, verified=True)
         return None
+
+    async def _promise(self) -> Failure | None:
+        """RFC 8689 §4.2.1: only the EHLO under TLS says whether the peer will pass the demand on."""
+        if not self._target.requiretls or (self._tls is not None and self._extensions.requiretls):
+            return None
+        return Failure(FailureKind.NO_REQUIRETLS, Stage.EHLO, "the peer does not offer REQUIRETLS")
 
     async def _authenticate(self) -> Reply | Failure | None:
         target = self._target
@@ -264,8 +289,8 @@ def _unless_ok(heard: Heard | Failure, stage: Stage) -> Reply | Failure | None:
     return to_reply(heard, stage)
 
 
-def _tls_failure(detail: str) -> Failure:
-    return Failure(FailureKind.TLS, Stage.STARTTLS, detail)
+def _tls_failure(detail: str, result: TlsResult = TlsResult.VALIDATION_FAILURE) -> Failure:
+    return Failure(FailureKind.TLS, Stage.STARTTLS, detail, result)
 
 
 def _is_loopback(address: str) -> bool:

@@ -43,6 +43,7 @@ def verifying(ca_file: str | None = None) -> ssl.SSLContext:
     Trusted are the system's authorities, or only those in ``ca_file``.
     """
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
+    context.hostname_checks_common_name = False  # RFC 9525 §2: names are in subjectAltName or nowhere
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -55,6 +56,22 @@ def tls_info(tls: ssl.SSLObject) -> TlsInfo:
         cipher=cipher[0] if cipher else "",
         verified=tls.context.verify_mode == ssl.CERT_REQUIRED,
     )
+
+
+def chain_of(tls: ssl.SSLObject) -> tuple[bytes, ...]:
+    """Return the certificates that the peer showed, in DER, its own first; nothing vouches for them.
+
+    Python 3.13 has a method for it, and before that only its C part has (3.10 and later). Where neither is there,
+    the peer's own certificate is all that can be had: enough for TLSA records of usage 3.
+    """
+    public = getattr(tls, "get_unverified_chain", None)
+    if public is not None:
+        return tuple(public())
+    inner = getattr(tls, "_sslobj", None)
+    if hasattr(inner, "get_unverified_chain"):
+        return tuple(one.public_bytes(ssl._ssl.ENCODING_DER) for one in inner.get_unverified_chain() or ())  # type: ignore[attr-defined, union-attr]  # noqa: SLF001 -- Python 3.11 and 3.12 have no other way
+    leaf = tls.getpeercert(binary_form=True)
+    return () if leaf is None else (leaf,)
 
 
 class ServerCertificate:

@@ -23,7 +23,7 @@ tenant = "bench"
 
 [[listen]]
 service = "http"
-address = "127.0.0.1:0"
+address = "127.0.0.1:{http}"
 serve = ["api", "metrics"]
 
 [[route]]
@@ -35,6 +35,7 @@ tls = "none"
 min_free_disk = "1MB"
 connections_per_address = 0
 connections_per_minute = 0
+api_requests_per_s = 0
 
 [log]
 format = "json"
@@ -48,6 +49,11 @@ type = "smtp"
 secret = "bench-password-of-no-worth"
 username = "user"
 
+[[credentials]]
+name = "rest"
+type = "api"
+secret = "{key}"
+
 [[domains]]
 name = "{domain}"
 trusted = true
@@ -57,9 +63,10 @@ selector = "bench"
 private_key = "bench.pem"
 """
 DOMAIN = "sender.test"  # what the load generator sends from
+API_KEY = "ark_live_bench-key-of-no-worth"
 
 
-def write(folder: Path, port: int, sink: int, key: Path) -> Path:
+def write(folder: Path, port: int, sink: int, key: Path, http: int = 0) -> Path:
     """Return the path of a configuration that relays everything to the sink, signed."""
     keys = folder / "state" / "keys"
     keys.mkdir(mode=0o700, parents=True)
@@ -68,10 +75,10 @@ def write(folder: Path, port: int, sink: int, key: Path) -> Path:
     (keys / "bench.pem").chmod(0o600)
     (folder / "tenants").mkdir()
     tenant = folder / "tenants" / "bench.toml"
-    tenant.write_text(TENANT.format(domain=DOMAIN))
+    tenant.write_text(TENANT.format(domain=DOMAIN, key=API_KEY))
     tenant.chmod(0o600)
     config = folder / "arkrelay.toml"
-    config.write_text(SETTINGS.format(port=port, sink=sink))
+    config.write_text(SETTINGS.format(port=port, sink=sink, http=http))
     return config
 
 

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 # A script's own folder comes first, and there "profile" is this file, which cProfile would import for its own.
 sys.path[0] = str(HERE.parent)
 
-from bench import run  # noqa: E402 -- it needs the line above
+from bench.daemon import free_port, running  # noqa: E402 -- it needs the line above
 
 TOOLS = ("smtpload", "smtpsink")
 PROFILED = "--profiled"  # the first argument of the process that is looked at
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def load(folder: Path, stats: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Send all messages through a profiled daemon; return the load generator's figures and how many arrived."""
     messages = str(options.messages)
-    sink_port = run.free_port()
+    sink_port = free_port()
     sink = [
         str(folder / "smtpsink"),
         "-p",
@@ -71,7 +71,7 @@ def load(folder: Path, stats: Path, options: argparse.Namespace) -> tuple[dict[s
     generator += ["-T", str(LOAD_S), *([] if options.fresh else ["-k"])]
     with subprocess.Popen(sink, stdout=subprocess.PIPE, text=True) as taking:
         try:
-            with run.running(folder, sink_port, (str(Path(__file__).resolve()), PROFILED, str(stats))) as daemon:
+            with running(folder, sink_port, (str(Path(__file__).resolve()), PROFILED, str(stats))) as daemon:
                 sending = subprocess.run(
                     [*generator, "-p", str(daemon.port)], stdout=subprocess.PIPE, text=True, check=False
                 )

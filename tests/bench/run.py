@@ -1,11 +1,12 @@
 """Run arkrelay and Postfix with OpenDKIM side by side, and print what we mean to reach beside what was measured.
 
-    python tests/bench/run.py --kit PATH [--loads 4k-keep,4k] [--rounds 5] [--scale 0.5] [--json]
+    python tests/bench/run.py --kit PATH [--loads 4k-keep,4k,rest] [--rounds 5] [--scale 0.5] [--json]
 
 The load generator, the sink and Postfix' configuration are those of the benchmark kit, a folder with ``bench.py``,
 ``peers/`` and ``tools/``; its path is ``--kit`` or ``$ARKRELAY_BENCH_KIT``. ``peer.py``, beside this file, is how the
 kit starts arkrelay. It needs Linux, root, a cgroup2 mount, gcc, openssl, postfix and opendkim (Debian:
-``apt-get install gcc libc6-dev openssl postfix opendkim``) and says which of them are missing.
+``apt-get install gcc libc6-dev openssl postfix opendkim``) and says which of them are missing. The load ``rest``
+(see ``rest.py``) is arkrelay's alone; by itself it needs neither root nor Postfix, but wrk and openssl.
 
 Rounds are interleaved and medians are compared. The ratios hold for one run: load, sink and both relays share the
 machine, so a machine that does something else at the same time measures that as well. ``--scale`` multiplies the
@@ -20,14 +21,12 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,15 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # a script's own folder was first; `bench` is seen from here
 
-from bench import peer  # noqa: E402 -- it needs the line above
+from bench import rest  # noqa: E402 -- it needs the line above
+from bench.daemon import running  # noqa: E402 -- likewise
+from bench.table import Line, render  # noqa: E402 -- likewise
 
 US, THEM = "arkrelay", "postfix"
-LOADS = ("4k-keep", "4k", "100k-keep", "seq-1", "lat-100")
+LOADS = ("4k-keep", "4k", "100k-keep", "seq-1", "lat-100", rest.LOAD)
 PROGRAMS = {"gcc": "gcc libc6-dev", "openssl": "openssl", "postfix": "postfix", "opendkim": "opendkim"}
+REST_PROGRAMS = {"openssl": "openssl", "wrk": "wrk"}
+REST_FILES = ("tools/post.lua",)
 KIT_FILES = ("bench.py", "peers/peers.py", "tools/smtpload.c", "tools/smtpsink.c", "tools/idle.py")
 IDLE_CONNECTIONS = 500
 STARTS = 5
@@ -82,37 +85,28 @@ IDLE_GOALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the result; ``ratio`` is to Postfix."""
-
-    what: str
-    goal: str
-    measured: float
-    ratio: float | None
-    postfix: float | None
-    reached: bool
-
-
-def missing(kit: Path | None) -> list[str]:
-    """Return everything that the benchmark needs and does not find, as sentences."""
+def missing(kit: Path | None, loads: Sequence[str]) -> list[str]:
+    """Return everything that these loads need and do not find, as sentences."""
+    by_smtp = any(load != rest.LOAD for load in loads)
+    files = (KIT_FILES if by_smtp else ()) + (REST_FILES if rest.LOAD in loads else ())
+    programs = (PROGRAMS if by_smtp else {}) | (REST_PROGRAMS if rest.LOAD in loads else {})
     found: list[str] = []
     if kit is None:
         found.append("the benchmark kit: name its folder by --kit or $ARKRELAY_BENCH_KIT")
     else:
         found += [
-            f"{kit / name}: not there; is this the benchmark kit?" for name in KIT_FILES if not (kit / name).is_file()
+            f"{kit / name}: not there; is this the benchmark kit?" for name in files if not (kit / name).is_file()
         ]
     if sys.platform != "linux":
         found.append("Linux")
-    if os.geteuid() != 0:
+    if by_smtp and os.geteuid() != 0:
         found.append("root: Postfix and the accounting of CPU time want it")
-    if not _cgroup2():
+    if by_smtp and not _cgroup2():
         found.append("a cgroup2 mount in which folders can be made (mount -t cgroup2 none /mnt)")
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     found += [
         f"{name} (Debian: apt-get install {package})"
-        for name, package in PROGRAMS.items()
+        for name, package in programs.items()
         if shutil.which(name, path=path) is None
     ]
     return found
@@ -207,57 +201,6 @@ def measure_idle(kit: Path, folder: Path) -> dict[str, float]:
     return {"start_s": statistics.median(starts), "rss_mb": rss_mb, "idle_kb": idle_kb}
 
 
-@dataclass(frozen=True, slots=True)
-class Daemon:
-    """A running arkrelay with nothing to do."""
-
-    process: "subprocess.Popen[bytes]"
-    port: int
-    start_s: float  # from its start to its first greeting
-
-    def rss_mb(self) -> float:
-        """Return its resident memory in MB."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-@contextlib.contextmanager
-def running(folder: Path, sink: int | None = None, program: Sequence[str] = ("-m", "arkrelay")) -> Iterator[Daemon]:
-    """Give a fresh daemon, configured as the kit's; ``program`` is what the interpreter runs."""
-    home = folder / "idle"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
-    port = free_port()
-    config = peer.write(home, port, sink or free_port(), folder / "dkim.pem")
-    with (home / "log.jsonl").open("wb") as log:
-        began = time.monotonic()
-        process = subprocess.Popen([sys.executable, *program, "serve", "-c", str(config)], stderr=log)
-    try:
-        _await_greeting(process, port, home / "log.jsonl")
-        yield Daemon(process, port, time.monotonic() - began)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(READY_S)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _await_greeting(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    give_up_at = time.monotonic() + READY_S
-    while time.monotonic() < give_up_at and process.poll() is None:
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1) as sock:
-                if sock.recv(100).startswith(b"220"):
-                    return
-        except OSError:
-            time.sleep(0.002)
-    raise SystemExit(f"arkrelay does not answer: {log.read_text()[-2000:]}")
-
-
 def idle_lines(measured: Mapping[str, float]) -> list[Line]:
     """Return the lines of what a relay costs that does nothing."""
     return [
@@ -266,51 +209,30 @@ def idle_lines(measured: Mapping[str, float]) -> list[Line]:
     ]
 
 
-def render(lines: Iterable[Line]) -> str:
-    """Return the table, as Markdown."""
-    rows = [("measured", "goal", "arkrelay", "Postfix + OpenDKIM", "ratio", "reached")]
-    rows += [
-        (
-            line.what,
-            line.goal,
-            _number(line.measured),
-            "-" if line.postfix is None else _number(line.postfix),
-            "-" if line.ratio is None else f"{line.ratio:.2f} x",
-            "yes" if line.reached else "NO",
-        )
-        for line in lines
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    texts = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(texts)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
-
-
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and return the exit status."""
     options = parser().parse_args(argv)
-    lacking = missing(options.kit)
+    loads = options.loads.split(",")
+    lacking = missing(options.kit, loads)
     if lacking:
         print("the benchmark cannot run here; it needs:", *lacking, sep="\n  ", file=sys.stderr)
         return 1
-    loads = options.loads.split(",")
+    by_smtp = [load for load in loads if load != rest.LOAD]
     with contextlib.ExitStack() as stack:
         folder = options.dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arkbench-")))
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)  # Postfix' processes look into it as their own user
-        rows = run_kit(options.kit, folder.resolve(), loads, options.rounds, options.scale)
-        idle = measure_idle(options.kit, folder.resolve())
-    lines = [*judge(rows), *idle_lines(idle)]
-    wrong = complaints(rows)
+        folder = folder.resolve()
+        rows = run_kit(options.kit, folder, by_smtp, options.rounds, options.scale) if by_smtp else []
+        idle = measure_idle(options.kit, folder) if by_smtp else {}
+        by_rest = rest.measure(options.kit, folder, options.rounds) if rest.LOAD in loads else []
+    lines = [*judge(rows), *(rest.lines(by_rest) if by_rest else ()), *(idle_lines(idle) if idle else ())]
+    wrong = [*complaints(rows), *rest.complaints(by_rest)]
     if options.json:
         table = [asdict(line) for line in lines]
-        print(json.dumps({"lines": table, "complaints": wrong, "idle": idle, "runs": rows}, indent=1))
+        print(
+            json.dumps({"lines": table, "complaints": wrong, "idle": idle, "runs": rows, "rest": by_rest}, indent=1)
+        )
     else:
         print(render(lines))
     for text in wrong:
@@ -323,7 +245,9 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     known = os.environ.get("ARKRELAY_BENCH_KIT")
     found.add_argument("--kit", type=Path, default=Path(known) if known else None, help="folder of the benchmark kit")
-    found.add_argument("--loads", default=",".join(LOADS), help="of the kit's loads, with commas (%(default)s)")
+    found.add_argument(
+        "--loads", default=",".join(LOADS), help="of the kit's loads and rest, with commas (%(default)s)"
+    )
     found.add_argument("--rounds", type=int, default=3, help="medians are of so many (%(default)s)")
     found.add_argument("--scale", type=float, default=0.5, help="multiplies the number of messages (%(default)s)")
     found.add_argument(

@@ -247,6 +247,7 @@ def test_a_failed_mx_look_up_never_falls_back_to_the_address_of_the_domain(offic
 def test_a_domain_with_sixty_hosts_does_not_cost_sixty_look_ups(office: Office) -> None:
     domain = office.domains["sixty-mx"]
     looked_up = {query.name for query in office.dns.queries if query.name.endswith(f".{domain}")}
+    looked_up.discard(f"_mta-sts.{domain}")  # not a host: its policy
     assert 1 <= len(looked_up) <= 10
 
 

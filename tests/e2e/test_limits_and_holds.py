@@ -228,8 +228,16 @@ async def test_held_mail_fails_when_nobody_releases_it_in_time(tmp_path: Path, d
 @pytest.mark.parametrize(
     ("expires", "words"),
     [
-        pytest.param("2020-01-01T00:00:00Z", "expired before it could be sent", id="before-the-first-try"),
-        pytest.param("60", "No delivery was possible within the lifetime of a message.", id="before-the-next-try"),
+        pytest.param(
+            "2020-01-01T00:00:00Z",
+            "The message's own lifetime ended before it was delivered.",
+            id="before-the-first-try",
+        ),
+        pytest.param(
+            "60",
+            "No further attempt was possible before the end of the message's own lifetime.",
+            id="before-the-next-try",
+        ),
     ],
 )
 async def test_a_message_with_a_lifetime_of_its_own_is_given_up_at_its_end(

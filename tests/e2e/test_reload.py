@@ -123,7 +123,9 @@ async def test_fifty_reloads_under_load_refuse_no_session_and_keep_the_last_good
                 answer = await relay.call("POST", "/v1/control/reload", status=422)
                 assert [Path(one["file"]).name for one in answer["problems"]].count(wrong.name) >= 1, answer
                 assert all(one["reason"] for one in answer["problems"])
-                assert (await relay.get("/v1/status"))["data"]["ready"]
+                shown = (await relay.get("/v1/status"))["data"]
+                assert shown["ready"]
+                assert shown["configProblems"] == answer["problems"]
                 for file, text in good.items():
                     file.write_text(text)
             elif number % 5 == 3:
@@ -136,6 +138,7 @@ async def test_fifty_reloads_under_load_refuse_no_session_and_keep_the_last_good
                 _factor(relay, number)
                 answer = await relay.call("POST", "/v1/control/reload")
                 assert any("factor" in line for line in answer["data"]["changes"]), answer
+                assert (await relay.get("/v1/status"))["data"]["configProblems"] == []
             good[relay.config] = relay.config.read_text()
         clients.stopping = True
         await running

@@ -61,6 +61,7 @@ secret = "{GONE_KEY}"
 """
 LISTENERS = """\
 trusted_addresses = ["127.0.0.1/32"]
+api_requests_per_s = 0
 
 [retention]
 content = "1s"
@@ -162,6 +163,19 @@ class RestDoor:
         """Submit a raw message."""
         body = {"from": "app@sender.test", "to": list(recipients), "rawMessage": raw(*recipients), **fields}
         return await self.ask("POST", "/v1/emails/raw", body, key=key)
+
+    async def logged(self, answer: Answer) -> Any:
+        """Return the entry of a request in the log, with its bodies."""
+        found = await self.ask("GET", f"/v1/logs/{answer.headers['X-Request-Id']}")
+        assert found.status == 200, found.text
+        return found.data
+
+    async def log(self, query: str = "", key: str = "") -> list[dict[str, Any]]:
+        """Return a page of the log."""
+        answer = await self.ask("GET", f"/v1/logs?{query}", key=key)
+        assert answer.status == 200, answer.text
+        rows: list[dict[str, Any]] = answer.body["data"]
+        return rows
 
     async def held(self, name: str) -> str:
         """Return the id of an email that waits for nothing but a person: its recipient is suppressed."""

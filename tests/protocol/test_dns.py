@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peers.dns import DnsServer
 
 from arkrelay.model.dns import AddressAnswer, MxAnswer, MxHost
+from arkrelay.model.peertls import Tlsa, TlsaAnswer
 from arkrelay.model.reply import Failure, FailureKind, Stage
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.dnsquery import Nameserver, Nameservers, parse_nameserver
@@ -332,6 +333,31 @@ async def test_ad_is_believed_from_loopback_only(server: DnsServer, monkeypatch:
     answer = await resolver.mx("example.test", fresh=True)
     assert isinstance(answer, MxAnswer)
     assert not answer.secure
+
+
+async def test_ad_of_another_machine_is_believed_where_the_admin_says_so(
+    server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.ad = True
+    server.set("example.test", "MX", "10 mx.example.test.")
+    monkeypatch.setattr(Nameserver, "loopback", property(lambda _: False))
+    resolver = Resolver([server.address], 1.0, trust_ad=True)
+    answer = await resolver.mx("example.test")
+    assert isinstance(answer, MxAnswer)
+    assert answer.secure
+    await resolver.close()
+
+
+async def test_tlsa_records_come_as_they_are_and_a_name_without_any_is_empty(server: DnsServer) -> None:
+    server.ad = True
+    server.set("_25._tcp.mx.example.test", "TLSA", f"3 1 1 {'ab' * 32}", f"2 0 2 {'cd' * 64}")
+    server.fail("_25._tcp.bogus.example.test", "TLSA", "servfail")
+    resolver = Resolver([server.address], 1.0)
+    found = await resolver.tlsa("mx.example.test", 25)
+    assert found == TlsaAnswer((Tlsa(3, 1, 1, b"\xab" * 32), Tlsa(2, 0, 2, b"\xcd" * 64)), secure=True)
+    assert await resolver.tlsa("none.example.test", 25) == TlsaAnswer((), secure=True)
+    assert isinstance(await resolver.tlsa("bogus.example.test", 25), Failure)
+    await resolver.close()
 
 
 @pytest.mark.parametrize(

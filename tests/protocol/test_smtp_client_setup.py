@@ -21,6 +21,7 @@ from peers.mx import (
     closed_port,
 )
 
+from arkrelay.model.peertls import TlsResult
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.wire.smtp import Session, connect
 
@@ -244,7 +245,15 @@ async def test_implicit_tls_towards_a_plain_server_fails_as_tls() -> None:
     [
         ("none", None),
         ("optional", None),
-        ("required", Failure(FailureKind.TLS, Stage.STARTTLS, "the peer does not offer STARTTLS")),
+        (
+            "required",
+            Failure(
+                FailureKind.TLS,
+                Stage.STARTTLS,
+                "the peer does not offer STARTTLS",
+                TlsResult.STARTTLS_NOT_SUPPORTED,
+            ),
+        ),
     ],
 )
 async def test_a_peer_without_tls_is_refused_only_where_tls_is_required(

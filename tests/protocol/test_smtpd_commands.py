@@ -52,6 +52,7 @@ async def test_ehlo_announces_what_the_door_does_and_nothing_else(tmp_path: Path
                 "SMTPUTF8",
                 "ENHANCEDSTATUSCODES",
                 "DSN",
+                "DELIVERBY",
                 "LIMITS RCPTMAX=1000",
             }
         client = await rig.connect(1)

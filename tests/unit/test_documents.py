@@ -6,7 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
-from arkrelay.api.routes import API
+from arkrelay.api.routes import OPERATIONS
 from arkrelay.base.metrics import Metrics
 from arkrelay.cli.main import COMMANDS, arkrelay
 
@@ -17,12 +17,15 @@ README = (ROOT / "README.md").read_text()
 def _routes_of_readme() -> set[tuple[str, str]]:
     """Return (method, path) of each route in the table, with ``{a,b}`` spelt out and queries left off."""
     found: set[tuple[str, str]] = set()
-    for cell in re.findall(r"^\| (`(?:GET|POST|DELETE).*?) \|", README, re.MULTILINE):
+    for cell in re.findall(r"^\| (`(?:GET|POST|PATCH|DELETE).*?) \|", README, re.MULTILINE):
         methods: list[str] = []
-        for method, path in re.findall(r"`(GET|POST|DELETE)(?: (/\S+?))?`", cell):
+        for method, path in re.findall(r"`(GET|POST|PATCH|DELETE)(?: (/\S+?))?`", cell):
             methods.append(method)
             if path:
-                found |= {(one, path.split("?")[0]) for one in methods}
+                choice = re.search(r"\{\w+(?:,\w+)+\}", path)
+                words = choice[0].strip("{}").split(",") if choice else [""]
+                spelt = [path.replace(choice[0], word) if choice else path for word in words]
+                found |= {(one, each.split("?")[0]) for one in methods for each in spelt}
                 methods = []
     return found
 
@@ -34,8 +37,8 @@ def _shape(path: str) -> str:
 
 def test_every_route_of_the_api_is_in_the_readme_and_the_other_way_round() -> None:
     documented = {(method, _shape(path)) for method, path in _routes_of_readme()}
-    served = {(method, _shape(path)) for method, path, _ in API}
-    served |= {("GET", path) for path in ("/healthz", "/readyz", "/metrics")}
+    served = {(one.method, _shape(one.path)) for one in OPERATIONS}
+    served |= {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")}
     assert documented == served
 
 

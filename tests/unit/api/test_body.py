@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arkrelay.api import body
-from arkrelay.api.body import field_of, flag, line, lines, parse_object, read, text
-from arkrelay.api.errors import ApiError
+from arkrelay.api.body import parse_object, read
+from arkrelay.api.refusal import ApiError
 
 json_values = st.recursive(
     st.none()
@@ -112,36 +112,6 @@ def test_brackets_in_strings_are_no_depth_and_no_values() -> None:
 @pytest.mark.parametrize("raw", [b"", b" \r\n"])
 def test_an_empty_body_is_an_empty_object(raw: bytes) -> None:
     assert parse_object(raw) == {}
-
-
-@pytest.mark.parametrize(
-    ("check", "good", "bad"),
-    [
-        (text, ["a", "a\nb"], ["", 1, True, [], {}]),
-        (
-            line,
-            ["a", "ä b", "x" * 1000],
-            ["", "a\nb", "a\0", "\x1b[31m", "\x85", "\u2028", "\ud800", "x" * 1001, 7, ["a"]],
-        ),
-        (lines, [[], ["a", "b"]], ["a", ["a", ""], [1], [["a"]], {"a": 1}]),
-        (flag, [True, False], [0, 1, "true", []]),
-    ],
-)
-def test_a_field_of_the_wrong_type_is_refused_by_name(check: Any, good: list[Any], bad: list[Any]) -> None:
-    for value in good:
-        assert field_of({"x": value}, "x", check, "right") == value
-    for value in bad:
-        with pytest.raises(ApiError) as caught:
-            field_of({"x": value}, "x", check, "right")
-        assert (caught.value.status, caught.value.code, caught.value.field) == (400, "validation_error", "x")
-
-
-@pytest.mark.parametrize("given_body", [{}, {"x": None}])
-def test_absent_and_null_are_the_default_or_missing(given_body: dict[str, Any]) -> None:
-    assert field_of(given_body, "x", text, "a text", 5) == 5
-    with pytest.raises(ApiError) as caught:
-        field_of(given_body, "x", text, "a text")
-    assert (caught.value.code, caught.value.field) == ("missing_required_field", "x")
 
 
 def request_with(*, headers: dict[str, str] | None = None) -> tuple[web.Request, StreamReader]:

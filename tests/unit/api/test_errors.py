@@ -9,7 +9,8 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from arkrelay.api.errors import ApiError, answer_errors, error_response, finish_headers, new_request_id
+from arkrelay.api.errors import answer_errors, error_response, finish_headers, new_request_id
+from arkrelay.api.refusal import ApiError
 from arkrelay.model.errors import ArkrelayError, Conflict, NotFound, Refused, StoreError, StoreFull
 
 

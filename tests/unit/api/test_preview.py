@@ -3,14 +3,16 @@
 import base64
 import hashlib
 import json
+import os
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arkrelay.api.preview import content_of
-from arkrelay.api.shapes import dump
+from arkrelay.api.operation import encode
+from arkrelay.api.preview import CHUNK_BYTES, content_of
 
 ALL = {"content", "headers", "attachments", "raw"}
 MIXED = b"""\
@@ -43,12 +45,18 @@ JVBERg==\r
 """
 
 
+async def shown(content: bytes | None) -> dict[str, Any]:
+    """Return all there is to say of a message, as a client reads it."""
+    answer: dict[str, Any] = json.loads(encode(await content_of(content, ALL)))
+    return answer
+
+
 async def test_a_message_is_taken_apart() -> None:
-    data = await content_of(MIXED, ALL)
+    data = await shown(MIXED)
     assert data["headers"]["Subject"] == "Grüße"
     assert data["headers"]["Received"] == "by a with b\nby c"
-    assert data["plainBody"].strip() == "Grüße"
-    assert data["htmlBody"].strip() == "<p>ü</p>"
+    assert data["plain_body"].strip() == "Grüße"
+    assert data["html_body"].strip() == "<p>ü</p>"
     assert data["attachments"] == [
         {
             "filename": "ü.pdf",
@@ -58,15 +66,22 @@ async def test_a_message_is_taken_apart() -> None:
             "data": base64.b64encode(b"%PDF").decode(),
         }
     ]
-    assert base64.b64decode(data["rawMessage"]) == MIXED
+    assert base64.b64decode(data["raw_message"]) == MIXED
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 2])
+async def test_base64_in_pieces_is_base64(extra: int) -> None:
+    content = os.urandom(2 * CHUNK_BYTES + extra)
+    data = json.loads(encode(await content_of(content, {"raw"})))
+    assert data["raw_message"] == base64.b64encode(content).decode()
 
 
 async def test_after_its_retention_everything_is_empty() -> None:
-    assert await content_of(None, ALL) == {
-        "rawMessage": "",
+    assert await shown(None) == {
+        "raw_message": "",
         "headers": {},
-        "htmlBody": None,
-        "plainBody": None,
+        "html_body": None,
+        "plain_body": None,
         "attachments": [],
     }
 
@@ -77,8 +92,8 @@ async def test_after_its_retention_everything_is_empty() -> None:
 async def test_no_charset_surprises_us(charset: str) -> None:
     content = f"Content-Type: text/plain; charset={charset}\r\n\r\n+2AA- \\ud800 x\r\n".encode()
     data = await content_of(content, {"content"})
-    assert isinstance(data["plainBody"], str)
-    dump(data).encode()
+    assert isinstance(data["plain_body"], str)
+    json.loads(encode(data))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +113,7 @@ async def test_no_charset_surprises_us(charset: str) -> None:
 )
 async def test_a_bomb_is_cheap(content: bytes) -> None:
     began = time.process_time()
-    dump(await content_of(content, ALL)).encode()
+    encode(await content_of(content, ALL))
     assert time.process_time() - began < 5.0
 
 
@@ -106,5 +121,4 @@ async def test_a_bomb_is_cheap(content: bytes) -> None:
     st.binary(max_size=300) | st.lists(st.sampled_from(MIXED.splitlines(keepends=True)), max_size=40).map(b"".join)
 )
 async def test_whatever_is_stored_is_shown_as_json(content: bytes) -> None:
-    answer = dump(await content_of(content, ALL)).encode()
-    assert base64.b64decode(json.loads(answer)["rawMessage"]) == content
+    assert base64.b64decode((await shown(content))["raw_message"]) == content

@@ -58,6 +58,20 @@ def test_status_tells_a_person(program: Program, daemon: Double) -> None:
     assert json.loads(program("status", "--json").out) == STATUS
 
 
+def test_status_tells_which_files_are_not_in_force(program: Program, daemon: Double) -> None:
+    problems = [
+        {"file": "/e/tenants/acme.toml", "key": "limits.hourly", "reason": "must not be negative"},
+        {"file": "/e/arkrelay.toml", "key": "", "reason": "is not TOML"},
+    ]
+    daemon.answers = {"GET /v1/status": {**STATUS, "configProblems": problems}}
+    ran = program("status")
+    assert ran.code == 0  # what was good goes on
+    assert "/e/tenants/acme.toml: limits.hourly: must not be negative" in ran.out
+    assert "/e/arkrelay.toml: is not TOML" in ran.out
+    daemon.answers = {"GET /v1/status": {**STATUS, "configProblems": []}}
+    assert "not in force" not in program("status").out
+
+
 def test_status_ends_with_1_when_not_ready(program: Program, daemon: Double) -> None:
     daemon.answers = {"GET /v1/status": {**STATUS, "ready": False, "reason": "the disk is full"}}
     ran = program("status")

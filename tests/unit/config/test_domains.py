@@ -6,8 +6,10 @@ import pytest
 from peers.configuration import Folder
 
 from arkrelay.config import tenants
+from arkrelay.config.domains import MAX_DOMAIN, sender_domain
 from arkrelay.config.errors import ConfigErrors
-from arkrelay.model.errors import Conflict, NotFound
+from arkrelay.model.address import AddressError
+from arkrelay.model.errors import Conflict, Exists, NotFound
 from arkrelay.model.tenant import Domain
 
 ED = ["ed25519-sha256"]
@@ -125,12 +127,33 @@ def test_a_domain_becomes_trusted_and_keeps_its_ids(folder: Folder) -> None:
 
 def test_a_track_domain_is_added_changed_and_removed(folder: Folder, domain: Domain) -> None:
     made = tenants.add_track_domain(folder.path, "acme", "track", domain.name, ssl=None, clicks=False)
-    assert (made.ssl, made.clicks) == (True, False)
+    assert (made.ssl, made.clicks, made.full_name) == (True, False, f"track.{domain.name}")
     after = tenants.change_track_domain(folder.path, "acme", made.id, {"excluded": ["x.example"], "clicks": None})
     assert (after.id, after.clicks, after.excluded) == (made.id, True, ("x.example",))
-    with pytest.raises(ConfigErrors, match="has a track domain already"):
+    with pytest.raises(Exists, match="has a track domain already"):
         tenants.add_track_domain(folder.path, "acme", "other", domain.name)
     tenants.remove_track_domain(folder.path, "acme", made.id)
     assert folder.load().tenants["acme"].track_domains == ()
     with pytest.raises(NotFound, match=f"there is no track domain {made.id}"):
         tenants.remove_track_domain(folder.path, "acme", made.id)
+
+
+def test_a_domain_to_which_a_credential_is_tied_is_not_removed(folder: Folder, domain: Domain) -> None:
+    tenants.add_credential(folder.path, "acme", "narrow", domains=(domain.name,))
+    with pytest.raises(Conflict, match=f"narrow is restricted to {domain.name}"):
+        tenants.remove_domain(folder.path, "acme", domain.name)
+    assert domain.dkim[0].private_key.exists()
+    tenants.remove_credential(folder.path, "acme", "narrow")
+    tenants.remove_domain(folder.path, "acme", domain.name)
+    assert not domain.dkim[0].private_key.exists()
+
+
+def test_a_sender_domain_leaves_room_for_the_name_of_its_key(folder: Folder) -> None:
+    longest = ".".join(["a" * 57] * 4)
+    assert len(longest) == MAX_DOMAIN
+    assert sender_domain(longest.upper()) == longest
+    with pytest.raises(AddressError, match="its DKIM record could have no name"):
+        sender_domain(f"a{longest}")
+    folder.tenant("acme")
+    made = tenants.add_domain(folder.path, "acme", longest, algorithms=ED)
+    assert len(f"{made.dkim[0].selector}._domainkey.{made.name}") == 253

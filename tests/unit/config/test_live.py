@@ -52,8 +52,10 @@ def test_a_broken_reload_leaves_the_last_good_configuration(folder: Folder) -> N
         with pytest.raises(ConfigErrors, match=r"beta\.toml: is not TOML"):
             live.reload()
         assert live.snapshot is before
+        assert [Path(problem.file).name for problem in live.problems] == ["beta.toml"]
     folder.tenant("beta")
     assert live.reload().lines == ["tenant beta: added"]
+    assert live.problems == ()
 
 
 def test_what_differs_is_told_by_effect(folder: Folder) -> None:
@@ -178,8 +180,10 @@ def test_a_key_file_that_breaks_leaves_the_last_good_key(folder: Folder, how: st
         live.poll()
     assert live.snapshot.signers("acme", "a.example") == old
     assert not live.poll()  # said once
+    assert [Path(problem.file).name for problem in live.problems] == ["k.pem"]
     renew(key, folder.dkim("other", number=1).read_bytes())
     assert live.poll()
+    assert live.problems == ()
     assert live.snapshot.signers("acme", "a.example") != old
 
 
@@ -226,3 +230,17 @@ def test_an_unchanged_key_is_not_read_again(folder: Folder) -> None:
     os.utime(key, (1, 1))
     assert live.poll()
     assert live.snapshot.signers("acme", "a.example")[0] is not signer
+
+
+def test_a_changed_demand_of_tls_is_named(folder: Folder) -> None:
+    folder.main("[[tls_policy]]\ndomain = 'a.test'\nrequire = 'verified'\n")
+    live = Live(folder.path)
+    folder.main(
+        "[dns]\ntrust_ad = true\n[[tls_policy]]\ndomain = 'A.test'\nrequire = 'encrypted'\n"
+        "[[tls_policy]]\ndomain = '*'\nrequire = 'encrypted'\n"
+    )
+    assert live.reload().lines == [
+        "arkrelay.toml: dns.trust_ad: false → true (needs a restart)",
+        "tls_policy a.test: require: verified → encrypted",
+        "tls_policy *: added",
+    ]

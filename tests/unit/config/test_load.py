@@ -18,7 +18,8 @@ MAIN = [
         "max_recipents = 5",
         (
             "max_recipents: unknown key; known here: hostname, state_dir, tenants_dir, default_tenant, tls, "
-            "listen, public, smtp, delivery, route, dns, suppression, retention, webhooks, limits, log"
+            "listen, public, smtp, delivery, route, tls_policy, tls_reports, dns, suppression, dsn, retention, "
+            "webhooks, limits, log"
         ),
     ),
     ("[smtp]\nmax_recipents = 5", 'smtp.max_recipents: unknown key, did you mean "max_recipients"?'),
@@ -145,6 +146,13 @@ MAIN = [
     ("[webhooks]\nretry = ['1m', 5]", 'webhooks.retry[1]: expected a duration such as "30m", got integer 5'),
     ("[webhooks]\nallow_http = 1", "webhooks.allow_http: expected true or false, got integer 1"),
     ("[[route]]\ndomain = '*'\nhost = 'smart'", 'route[0].host: the port is missing: expected "host:port"'),
+    ("[[tls_policy]]\ndomain = 'a..b'\nrequire = 'verified'", "tls_policy[0].domain: the domain has an empty label"),
+    ("[[tls_policy]]\ndomain = 'a.test'", "tls_policy[0].require: is required"),
+    ("[tls_reports]\nsend = true", "tls_reports.contact: is needed to send reports"),
+    (
+        "[tls_reports]\ncontact = 'tls@nobody.test'",
+        "tls_reports.contact: nobody.test is not a sender domain of any tenant",
+    ),
     ("[[route]]\ndomain = 'a..b'\nhost = 'smart:25'", "route[0].domain: the domain has an empty label"),
     (
         "[[route]]\ndomain = 'a.b'\nhost = 'smart:25'\n[[route]]\ndomain = '*'\nhost = 'Smart:25'\ntls = 'required'",
@@ -276,10 +284,10 @@ TENANT = [
         ),
         "track_domains[1].domain: a.example has a track domain already",
     ),
-    ("[metadata]\nlist = [1]", "metadata.list: expected a string, a number or a boolean"),
+    ("[metadata]\nlist = [1]", "metadata.list: expected a string, a number, a boolean or null"),
     ("[metadata]\nnumber = inf", "metadata.number: is not a number that JSON can write"),
     (f"[metadata]\nlong = '{'x' * 501}'", "metadata.long: is longer than 500 characters"),
-    (f"[metadata]\n{'k' * 41} = 1", "metadata: a key is longer than 40 characters"),
+    (f"[metadata]\n{'k' * 41} = 1", f"metadata.{'k' * 41}: the key is longer than 40 characters"),
     ("[metadata]\n" + "\n".join(f"k{i} = 1" for i in range(51)), "metadata: has more than 50 keys"),
     ("[metadata]\n" + "\n".join(f"k{i} = '{'x' * 490}'" for i in range(20)), "metadata: is larger than 8192 bytes"),
 ]

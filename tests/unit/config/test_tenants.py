@@ -1,10 +1,12 @@
 """Files changed by REST and the command line: whole, atomic, and only if the result would load."""
 
+import errno
 import os
 import stat
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 from peers.configuration import Folder
 
 from arkrelay.config import edit, tenants
-from arkrelay.config.errors import ConfigErrors
-from arkrelay.model.errors import Conflict, NotFound
+from arkrelay.config.errors import CannotWrite, ConfigErrors
+from arkrelay.model.errors import Conflict, Exists, NotFound
 
 REPO = Path(__file__).parents[3]
 
@@ -206,6 +208,9 @@ def test_webhooks_of_tenants_and_of_the_platform(folder: Folder, tenant_id: str 
     assert made.id.startswith("pwh_") is (tenant_id is None)
     same = tenants.change_webhook(folder.path, tenant_id, made.uuid, {"name": "v", "enabled": False, "events": None})
     assert (same.id, same.name, same.enabled, same.events) == (made.id, "v", False, ())
+    assert (made.takes("MessageHeld"), same.takes("MessageHeld"), same.takes_all) == (False, True, True)
+    none = tenants.change_webhook(folder.path, tenant_id, made.id, {"events": [], "all_events": False})
+    assert (none.events, none.takes_all, none.takes("MessageSent")) == ((), False, False)
     with pytest.raises(ConfigErrors, match="plain http needs allow_http"):
         tenants.change_webhook(folder.path, tenant_id, made.id, {"url": "http://h.example/"})
     tenants.remove_webhook(folder.path, tenant_id, made.id)
@@ -281,3 +286,62 @@ def test_what_root_makes_belongs_to_the_service(folder: Folder) -> None:
     made = [folder.root / "tenants" / "acme.toml", *(folder.state / "keys").rglob("*"), folder.state / "keys"]
     assert len(made) == 5
     assert {path.stat().st_uid for path in made} == {4321}
+
+
+def test_null_in_metadata_is_an_empty_list_in_the_file_and_comes_back(folder: Folder) -> None:
+    metadata = {"plan": None, "a.b": "x", "": 0, "list": True}
+    made = tenants.create_tenant(folder.path, "Acme", metadata=metadata)
+    assert made.metadata == metadata
+    file = folder.root / "tenants" / f"{made.id}.toml"
+    assert tables(file)["metadata"] == {**metadata, "plan": []}
+    assert list(folder.load().tenants[made.id].metadata) == list(metadata)
+    changed = tenants.change_tenant(folder.path, made.id, {"metadata": {"plan": None}})
+    assert changed.metadata == folder.load().tenants[made.id].metadata == {"plan": None}
+    tenants.edit_tenant(folder.path, made.id, lambda table: table.update(name="New"))
+    assert folder.load().tenants[made.id].metadata == {"plan": None}
+
+
+def test_a_credential_is_found_by_its_number_too_and_keeps_its_name_to_itself(folder: Folder) -> None:
+    tenants.create_tenant(folder.path, "Acme", "acme")
+    first, _ = tenants.add_credential(folder.path, "acme", "first")
+    second, _ = tenants.add_credential(folder.path, "acme", "second")
+    before = (folder.root / "tenants" / "acme.toml").read_bytes()
+    with pytest.raises(Exists, match='there is a credential "second" already'):
+        tenants.change_credential(folder.path, "acme", first.id, {"name": "second"})
+    assert (folder.root / "tenants" / "acme.toml").read_bytes() == before
+    assert tenants.change_credential(folder.path, "acme", first.id, {"name": "first", "hold": True}).hold
+    assert tenants.remove_credential(folder.path, "acme", second.id).name == "second"
+    assert [item.id for item in folder.load().tenants["acme"].credentials] == [first.id]
+
+
+@pytest.mark.parametrize(
+    ("test", "secret", "is_test"),
+    [(False, None, False), (True, None, True), (False, "ark_test_0123456789", True), (False, "my_ark_test_0", False)],
+)
+@pytest.mark.parametrize("kind", ["smtp", "api"])
+def test_a_credential_is_for_tests_when_its_key_says_so(
+    folder: Folder, kind: str, test: bool, secret: str | None, is_test: bool
+) -> None:
+    tenants.create_tenant(folder.path, "Acme", "acme")
+    _, plain = tenants.add_credential(folder.path, "acme", "x", kind=kind, secret=secret, test=test)
+    assert plain.startswith("ark_test_") == is_test
+    snapshot = folder.load()
+    assert (snapshot.is_test("acme", "x"), snapshot.is_test("acme", "y")) == (is_test, False)
+
+
+def test_a_full_disk_is_told_from_other_trouble(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = folder.tenant("acme")
+    before = file.read_bytes()
+    for number, full in ((errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, False)):
+        monkeypatch.setattr(edit, "replace", _failing(number))
+        with pytest.raises(CannotWrite, match="cannot be written") as caught:
+            tenants.change_tenant(folder.path, "acme", {"name": "New"})
+        assert caught.value.full == full
+    assert file.read_bytes() == before
+
+
+def _failing(number: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail

@@ -42,6 +42,19 @@ def test_one_mailbox_is_taken_with_its_name(raw: bytes, name: str, address: str)
 
 
 @pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"=?utf-8?q?Joe?= <a@x.test>", "=?utf-8?q?Joe?="),
+        (b'"=?utf-8?q?ceo=40bank.test?=" <a@x.test>', "=?utf-8?q?ceo=40bank.test?="),
+        (b"=? Joe ?= <a@x.test>", "=? Joe ?="),
+        ("Jürgen <a@x.test>".encode(), "Jürgen"),
+    ],
+)
+def test_without_words_an_encoded_word_is_text(raw: bytes, name: str) -> None:
+    assert parse_named_mailbox(raw, words=False)[0] == name
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         pytest.param(b"", id="empty"),

@@ -317,3 +317,20 @@ def test_any_bytes_are_prepared_once_and_for_all_or_refused(content: bytes) -> N
     names = {field.name for field in scan(split(intake.content)[0])}
     assert {b"from", b"date", b"message-id"} <= names
     assert not {b"bcc", b"return-path"} & names
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        (b"TLS-Required: No", True),
+        (b"tls-required:  no ", True),
+        (b"TLS-Required: Yes", False),
+        (b"TLS-Required:", False),
+        (b"X-TLS-Required: No", False),
+    ],
+)
+def test_a_message_may_ask_for_any_tls_and_the_field_stays(field: bytes, found: bool) -> None:
+    content = b"From: app@sender.test\r\n" + field + b"\r\n\r\nHello.\r\n"
+    intake = prepare(content, IntakeOptions(NOW, "relay.test", lambda: "1"))
+    assert intake.any_tls is found
+    assert field + b"\r\n" in intake.content

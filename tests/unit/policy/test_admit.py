@@ -9,7 +9,7 @@ from arkrelay.model.domain import DnsStatus, DomainState
 from arkrelay.model.errors import Refused
 from arkrelay.model.message import HoldReason
 from arkrelay.model.tenant import Credential, Domain, Tenant, TenantLimits
-from arkrelay.policy.admit import Hold, admit, check_sender, check_tenant
+from arkrelay.policy.admit import Hold, admit, check_sender, check_tenant, withheld
 
 OK = DnsStatus.OK
 ACME = Tenant(
@@ -37,8 +37,10 @@ def ask(  # every argument of ``admit`` with a value that passes
     recipients: int = 1,
     used: tuple[int, int] = (0, 0),
     received_count: int = 0,
+    *,
+    counts: bool = True,
 ) -> Hold | Refused | None:
-    return admit(tenant, credential, return_path, author, recipients, STATES, used, received_count)
+    return admit(tenant, credential, return_path, author, recipients, STATES, used, received_count, counts=counts)
 
 
 def refusal(verdict: object) -> Refused:
@@ -139,6 +141,12 @@ def test_an_hourly_limit_keeps_mail() -> None:
     assert "100 recipients an hour" in held.reason
 
 
+def test_mail_that_does_not_count_meets_no_limit_but_everything_else() -> None:
+    assert ask(recipients=500, used=(100, 1000), counts=False) is None
+    assert refusal(ask(author=Address("a", "other.test"), counts=False)).code == 550
+    assert refusal(ask(recipients=0, counts=False)).code == 554
+
+
 def test_what_refuses_comes_before_what_holds() -> None:
     paused = Credential(name="paused", secret="x", hold=True)
     assert refusal(ask(credential=paused, author=Address("a", "other.test"))).code == 550
@@ -159,3 +167,28 @@ def test_no_more_is_ever_granted_than_the_limits(recipients: int, hour: int, mon
     if ask(recipients=recipients, used=(hour, month)) is None:
         assert hour + recipients <= 100
         assert month + recipients <= 1000
+
+
+HELD = Credential(name="held", secret="x", hold=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "credential", "passed_over", "held"),
+    [
+        ("active", "production", None, None),
+        ("active", None, None, None),
+        ("active", "gone", None, None),
+        ("active", "held", None, HoldReason.CREDENTIAL),
+        ("active", "held", HoldReason.CREDENTIAL, None),
+        ("active", "held", HoldReason.SUPPRESSED, None),
+        ("suspended", "production", None, HoldReason.TENANT),
+        ("archived", None, HoldReason.CREDENTIAL, HoldReason.TENANT),
+    ],
+)
+def test_mail_that_waits_leaves_only_while_its_sender_may_send(
+    status: str, credential: str | None, passed_over: HoldReason | None, held: HoldReason | None
+) -> None:
+    tenant = replace(ACME, status=status, credentials=(KEY, HELD))
+    found = withheld(tenant, credential, passed_over)
+    assert (found and found.hold_reason) == held
+    assert found is None or (tenant.id if held is HoldReason.TENANT else "held") in found.reason

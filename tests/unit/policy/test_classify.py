@@ -37,7 +37,7 @@ def test_there_are_rules_and_rows_enough() -> None:
 
 
 def test_every_class_has_a_row_or_a_failure() -> None:
-    from_failures = {BounceClass.RESOLVER, BounceClass.CONNECTION}
+    from_failures = {BounceClass.RESOLVER, BounceClass.CONNECTION, BounceClass.EXPIRED}
     assert {BounceClass(row["class"]) for row in ROWS} | from_failures == set(BounceClass)
 
 
@@ -89,12 +89,14 @@ def test_texts_stand_before_statuses_before_codes_before_digits() -> None:
         (FailureKind.LOOP, 1, Classified(BounceClass.ROUTING, permanent=True)),
         (FailureKind.TOO_LARGE, 1, Classified(BounceClass.TOO_LARGE, permanent=True)),
         (FailureKind.NO_SMTPUTF8, 1, Classified(BounceClass.POLICY, permanent=True)),
-        (FailureKind.EXPIRED, 1, Classified(BounceClass.TRY_LATER, permanent=True)),
+        (FailureKind.EXPIRED, 1, Classified(BounceClass.EXPIRED, permanent=True)),
         (FailureKind.RESOLVER, 17, Classified(BounceClass.RESOLVER, permanent=False)),
         (FailureKind.TIMEOUT, 17, Classified(BounceClass.CONNECTION, permanent=False)),
         (FailureKind.CLOSED, 17, Classified(BounceClass.CONNECTION, permanent=False)),
         (FailureKind.REFUSED, 17, Classified(BounceClass.CONNECTION, permanent=False)),
         (FailureKind.UNREACHABLE, 17, Classified(BounceClass.CONNECTION, permanent=False)),
+        (FailureKind.NO_REQUIRETLS, 1, Classified(BounceClass.TLS_REQUIRED, permanent=True)),
+        (FailureKind.ENCRYPTION_NEEDED, 1, Classified(BounceClass.TLS_REQUIRED, permanent=True)),
         (FailureKind.TLS, 17, Classified(BounceClass.TLS_REQUIRED, permanent=False)),
         (FailureKind.PROTOCOL, 17, Classified(BounceClass.PROTOCOL, permanent=False)),
         (FailureKind.STOPPED, 17, Classified(BounceClass.OTHER, permanent=False)),

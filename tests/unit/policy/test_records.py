@@ -16,10 +16,12 @@ from arkrelay.policy.records import (
     RecordSet,
     Verdicts,
     judge,
+    judge_alias,
     render_json,
     render_rows,
     render_zone,
     wanted,
+    wanted_alias,
 )
 
 KEY = "v=DKIM1; k=rsa; t=s; p=MIIBIjANBgkq+/AB=="
@@ -208,6 +210,33 @@ def test_json_is_the_shape_of_rest() -> None:
     assert render_json(RECORDS)["spf"]["status"] is None
     records, verdicts = two_keys((KEY,), ())
     assert [key["status"] for key in render_json(records, verdicts)["dkimKeys"]] == ["OK", "Missing"]
+
+
+@pytest.mark.parametrize(
+    ("full_name", "name"), [("track.example.com", "track"), ("go.mail.example.co.uk", "go.mail")]
+)
+def test_a_track_domain_is_an_alias_of_the_track_host(full_name: str, name: str) -> None:
+    record = wanted_alias(full_name, "track.relay.test")
+    assert (record.type, record.name, record.full_name, record.value) == (
+        "CNAME", name, full_name, "track.relay.test",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("targets", "status", "error"),
+    [
+        (("track.relay.test.",), DnsStatus.OK, ""),
+        (("Track.RELAY.test",), DnsStatus.OK, ""),
+        ((), DnsStatus.MISSING, "no CNAME record at track.example.com: point it to track.relay.test"),
+        (("elsewhere.test",), DnsStatus.INVALID, "points to elsewhere.test, not to track.relay.test"),
+        (("track.relay.test.example.com",), DnsStatus.INVALID, "end the target with a dot"),
+        (Failure(FailureKind.RESOLVER, Stage.RESOLVE, "SERVFAIL"), None, "SERVFAIL"),
+    ],
+)
+def test_an_alias_is_judged_by_where_it_points(targets: Answer, status: DnsStatus | None, error: str) -> None:
+    verdict = judge_alias(wanted_alias("track.example.com", "track.relay.test"), targets)
+    assert verdict.status == status
+    assert error in (verdict.error or "")
 
 
 @pytest.mark.parametrize("domain", ["example.com", "mail.example.co.uk"])

@@ -23,6 +23,7 @@ from arkrelay.policy.route import (
     order_hosts,
     parse_networks,
     site_of,
+    split_mark,
 )
 
 NOBODY: frozenset[str] = frozenset()
@@ -76,6 +77,25 @@ def test_the_first_matching_route_wins() -> None:
 def test_a_destination_is_the_domain_or_the_smarthost() -> None:
     assert destination_of("other.test", ROUTES) == "other.test"
     assert destination_of("exact.test", ROUTES) == "route:exact.example:25"
+
+
+@pytest.mark.parametrize(
+    ("domain", "requiretls", "any_tls", "expected"),
+    [
+        ("other.test", True, False, ("requiretls:", "other.test")),
+        ("other.test", False, True, ("anytls:", "other.test")),
+        ("other.test", True, True, ("requiretls:", "other.test")),
+        ("exact.test", True, False, ("requiretls:", "route:exact.example:25")),
+        ("exact.test", False, True, ("", "route:exact.example:25")),
+        ("other.test", False, False, ("", "other.test")),
+    ],
+)
+def test_mail_that_demands_another_tls_travels_apart(
+    domain: str, requiretls: bool, any_tls: bool, expected: tuple[str, str]
+) -> None:
+    made = destination_of(domain, ROUTES, requiretls=requiretls, any_tls=any_tls)
+    assert split_mark(made) == expected
+    assert made == "".join(expected)
 
 
 @pytest.mark.parametrize(

@@ -19,4 +19,5 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         connection.ends.set()
     await opened.queue.stop(5.0)
     await opened.settler.drained(5.0)
+    opened.signing.close()
     opened.store.close()

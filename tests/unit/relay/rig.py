@@ -14,8 +14,10 @@ from arkrelay.model.event import EventKind
 from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
+from arkrelay.relay.notices import Notices
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
+from arkrelay.relay.sign import Signing
 from arkrelay.store import queue as rows
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
@@ -57,7 +59,10 @@ class Rig:
         self.folder = folder
         self.live = Live(folder.path)
         self.store = Store.open(folder.state)
-        self.settler = Settler(self.store, self.live, Metrics(), rules())
+        self.signing = Signing()
+        self.settler = Settler(
+            self.store, self.live, Metrics(), rules(), Notices(self.store, self.live, self.signing)
+        )
         self.connections: list[Stub] = []
         self.queue = Queue(self.store, self.live, self.settler, self._serve)
 

@@ -267,3 +267,73 @@ async def test_a_clock_that_is_set_back_leaves_nobody_waiting_for_days(
     rig.queue.stopping = True
     rig.queue.note_due(waiting.destination, NOW - back_s)
     await running
+
+
+def change_acme(rig: Rig, text: str | None) -> None:
+    """Put another file of the tenant in force, or none."""
+    if text is None:
+        (rig.folder.root / "tenants" / "acme.toml").unlink()
+    else:
+        rig.folder.tenant("acme", text)
+    rig.live.reload()
+
+
+HELD = "[[credentials]]\nname = 'app'\nsecret = 'secret-of-app'\nhold = true\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason", "words"),
+    [
+        (None, Status.HARDFAIL, None, "The tenant acme was deleted, and with it what it had not sent yet"),
+        ("status = 'suspended'\n", Status.HELD, HoldReason.TENANT, "The tenant acme was suspended when this was due"),
+        (HELD, Status.HELD, HoldReason.CREDENTIAL, "The credential app was on hold when this was due"),
+    ],
+)
+@pytest.mark.parametrize("unreachable", [False, True])
+async def test_mail_whose_sender_may_no_longer_send_is_settled_with_the_reason(
+    rig: Rig,
+    text: str | None,
+    status: Status,
+    reason: HoldReason | None,
+    words: str,
+    unreachable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "FAIL_BATCH", 1)
+    mine = rig.message(credential="app")
+    first, second = rig.recipient("a@rcpt.test", of=mine), rig.recipient("b@rcpt.test")
+    await rig.accept(first, second)
+    lane = rig.queue.schedule.lane("rcpt.test")
+    lane.table_due = NOW
+    change_acme(rig, text)
+    passing = [] if text != HELD else [second.id]  # sent without that credential
+    if unreachable:
+        found = await rig.queue.all_due(lane, time.time())
+        assert [one.id for one in found] == passing
+    else:
+        one = await rig.queue.next(lane)
+        assert ([] if one is None else [one.id]) == passing
+    await rig.settler.drained(5.0)
+    for recipient in (first, second):
+        now = await rig.load(recipient)
+        if recipient.id in passing:
+            assert now.status is Status.PENDING
+        else:
+            assert (now.status, now.hold_reason, now.reason) == (status, reason, words)
+    assert rig.queue._held.keys() <= {second.message.id}
+
+
+async def test_a_release_passes_over_the_hold_of_a_credential_and_not_over_a_suspension(rig: Rig) -> None:
+    change_acme(rig, HELD)
+    one = rig.recipient(of=rig.message(credential="app"), hold_reason=HoldReason.CREDENTIAL)
+    await rig.accept(one)
+    lane = rig.queue.schedule.lane("rcpt.test")
+    lane.table_due = NOW
+    change_acme(rig, HELD + "[metadata]\n")
+    found = await rig.queue.next(lane)
+    assert found is not None
+    lane.ready.append(found)
+    change_acme(rig, "status = 'archived'\n")
+    assert await rig.queue.next(lane) is None
+    await rig.settler.drained(5.0)
+    assert (await rig.load(one)).hold_reason is HoldReason.TENANT

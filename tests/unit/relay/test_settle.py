@@ -127,6 +127,17 @@ def test_giving_up_says_which_end_was_reached() -> None:
     message = replace(MESSAGE, expires_at=NOW + 60)
     own = decide(reply(450), replace(RECIPIENT, message=message), now=NOW + 61)
     assert own.reason.startswith("The message's own lifetime ended before it was delivered. 450 ")
+    assert own.bounce_class is BounceClass.EXPIRED
+    soon = decide(reply(450), replace(RECIPIENT, message=message))
+    assert soon.reason.startswith(
+        "No further attempt was possible before the end of the message's own lifetime. 450 "
+    )
+    assert (soon.status, soon.bounce_class) == (Status.HARDFAIL, BounceClass.EXPIRED)
+    assert soon.events[0].data["class"] == "expired"
+    assert (
+        decide(reply(450), replace(RECIPIENT, message=message), suppression=Suppression(on="any-hardfail")).suppress
+        is None
+    )
 
 
 # Past the dot.

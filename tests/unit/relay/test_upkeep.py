@@ -119,3 +119,47 @@ async def test_retention_never_touches_mail_that_is_not_delivered(rig: Rig, keep
     assert left == states[:3]
     counted = await rig.store.read(lambda db: db.execute("SELECT count(*) FROM bodies").fetchone())
     assert counted == (3,)
+
+
+async def test_mail_of_a_tenant_that_is_gone_ends_and_other_mail_is_left_alone(rig: Rig, keeper: Upkeep) -> None:
+    theirs = {"tenant_id": "gone"}
+    waits, in_hand = (rig.recipient(f"{name}@rcpt.test", of=rig.message(**theirs)) for name in ("a", "b"))
+    held = replace(rig.held(), message=rig.message(**theirs))
+    sent = rig.recipient("d@rcpt.test", of=rig.message(**theirs), status=Status.SENT, due_at=None)
+    ours = rig.recipient("c@rcpt.test")
+    await rig.accept(waits, held, sent, ours)
+    await rig.accept(in_hand, leased=True)
+    await keeper.prune()
+    await rig.settler.drained(5.0)
+    ended = [await rig.load(one) for one in (waits, held)]
+    assert {(one.status, one.due_at, one.reason) for one in ended} == {
+        (Status.HARDFAIL, None, "The tenant gone was deleted, and with it what it had not sent yet")
+    }
+    states = [(await rig.load(one)).status for one in (in_hand, sent, ours)]
+    assert states == [Status.PENDING, Status.SENT, Status.PENDING]
+    assert (await rig.events()).count(EventKind.FAILED) == 2
+    assert await rig.store.read(rows.tenants_waiting) == ["acme", "gone"]  # what is in hand
+
+
+async def test_what_waits_beyond_its_lifetime_fails_wherever_it_waits(rig: Rig, keeper: Upkeep) -> None:
+    now = time.time()
+    over, later = rig.message(expires_at=now - 1), rig.message(expires_at=now + 3600)
+    in_table = rig.recipient("table@rcpt.test", replace(over, id=rig.store.new_message_id()), due_at=now + 9000)
+    held = replace(rig.held("held@rcpt.test"), message=replace(over, id=rig.store.new_message_id()))
+    in_memory = rig.recipient("memory@rcpt.test", replace(over, id=rig.store.new_message_id()))
+    not_yet = rig.recipient("later@rcpt.test", later, due_at=now + 9000)
+    await rig.accept(in_table, held, not_yet)
+    await rig.accept(in_memory, leased=True)
+    assert rig.queue.reserve(["rcpt.test"], 1)
+    rig.queue.hand_over([in_memory], b"x", 1)
+    await keeper.end_expired()
+    assert await rig.settler.drained(10)
+    for one in (in_table, held, in_memory):
+        found = await rig.load(one)
+        assert (found.status, found.bounce_class) == (Status.HARDFAIL, "expired")
+        assert found.reason.startswith("The message's own lifetime ended before it was delivered.")
+    assert (await rig.load(not_yet)).status is Status.PENDING
+    lane = rig.queue.lane("rcpt.test")
+    assert lane is not None
+    assert not lane.ready
+    assert (await rig.events()).count(EventKind.FAILED) == 3

@@ -1,6 +1,7 @@
 """One plain sentence about anything that waits or has ended."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from unit.relay.rig import Rig
 from arkrelay.model.errors import NotFound
 from arkrelay.model.message import Door, Message, Recipient, Status
 from arkrelay.policy.schedule import Lane
-from arkrelay.relay.why import Why, lane_sentence, sentence, when, why
+from arkrelay.relay.why import Why, about, lane_sentence, next_attempt_at, sentence, when, why
 
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 MESSAGE = Message(1, "acme", Door.SMTP, None, NOW, "<1@sender.test>", "a@sender.test", "sender.test", "a@sender.test")
@@ -131,6 +132,21 @@ async def test_a_pause_of_everything_is_the_reason_of_all_that_waits(rig: Rig) -
     assert answer.sentence == "Waits because nothing is sent at the moment: the disk is full."
     (answer,) = await why(held.token, rig.store, rig.queue)
     assert answer.sentence.startswith("Held, ")
+
+
+async def test_the_next_time_is_that_of_the_sentence(rig: Rig) -> None:
+    now, queue = time.time(), rig.queue
+    waits, held = replace(rig.recipient(), attempts=1, due_at=now + 60), rig.held("bob@rcpt.test")
+    assert next_attempt_at(waits, queue, now) == now + 60
+    assert when(now + 60, now) in about(waits, queue, now).sentence
+    assert next_attempt_at(replace(waits, due_at=now), queue, now) is None
+    assert next_attempt_at(held, queue, now) is None
+    assert next_attempt_at(replace(waits, status=Status.SENT), queue, now) is None
+    queue.schedule.rest(queue.schedule.lane("rcpt.test"), now + 90, "connection refused")
+    assert next_attempt_at(waits, queue, now) == now + 90
+    assert when(now + 90, now) in about(waits, queue, now).sentence
+    queue.paused = "the disk is full"
+    assert next_attempt_at(waits, queue, now) is None
 
 
 async def test_a_question_is_an_id_an_address_or_a_domain(rig: Rig) -> None:

@@ -16,12 +16,23 @@ from arkrelay.smtpd.parameters import MailParameters, RcptParameters, parse_mail
         ("size=0  body=8bitmime", MailParameters(body="8BITMIME")),
         ("BODY=7BIT SMTPUTF8", MailParameters(smtputf8=True)),
         ("RET=hdrs ENVID=QQ314159+2B", MailParameters(ret="HDRS", envid="QQ314159+2B")),
+        ("BY=120;R", MailParameters(by=(120, "R"))),
+        ("by=+000000120;rt", MailParameters(by=(120, "R"))),
+        ("BY=-120;N", MailParameters(by=(-120, "N"))),
         ("AUTH=<>", MailParameters()),
         ("AUTH=e+3Dmc2@example.com", MailParameters()),
     ],
 )
 def test_known_parameters_of_mail(text: str, expected: MailParameters) -> None:
     assert parse_mail(text) == expected
+
+
+def test_requiretls_is_taken_where_it_is_offered() -> None:
+    assert parse_mail("SIZE=1 requiretls", requiretls=True) == MailParameters(size_bytes=1, requiretls=True)
+    with pytest.raises(Refused, match="not offered"):
+        parse_mail("REQUIRETLS")
+    with pytest.raises(Refused, match="takes no value"):
+        parse_mail("REQUIRETLS=yes", requiretls=True)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +59,13 @@ def test_known_parameters_of_mail(text: str, expected: MailParameters) -> None:
         ("AUTH", 501),
         ("AUTH=" + "x" * 501, 501),
         ("MT-PRIORITY=3", 555),
-        ("BY=120;R", 555),
+        ("BY=0;R", 501),
+        ("BY=-5;R", 501),
+        ("BY=120", 501),
+        ("BY=120;X", 501),
+        ("BY=;R", 501),
+        ("BY=1234567890;R", 501),
+        ("BY", 501),
         ("REQUIRETLS", 555),
         ("NOTIFY=NEVER", 555),
         ("=1", 501),
@@ -97,7 +114,12 @@ def test_malformed_parameters_of_rcpt_are_refused(text: str, code: int) -> None:
 
 
 def test_dsn_parameters_are_unknown_where_dsn_is_not_offered() -> None:
-    for parse, text in ((parse_mail, "RET=FULL"), (parse_mail, "ENVID=x"), (parse_rcpt, "NOTIFY=NEVER")):
+    for parse, text in (
+        (parse_mail, "RET=FULL"),
+        (parse_mail, "ENVID=x"),
+        (parse_mail, "BY=9;R"),
+        (parse_rcpt, "NOTIFY=NEVER"),
+    ):
         with pytest.raises(Refused) as caught:
             parse(text, dsn=False)
         assert caught.value.code == 555

@@ -247,12 +247,12 @@ def test_a_migration_that_fails_leaves_the_older_schema(state_dir: Path, monkeyp
         raise sqlite3.OperationalError("no")
 
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     with pytest.raises(StoreError):
         Store.open(state_dir)
     monkeypatch.undo()
     with sqlite3.connect(state_dir / "arkrelay.db") as db:
-        assert db.execute("SELECT max(version) FROM schema_versions").fetchone() == (1,)
+        assert db.execute("SELECT max(version) FROM schema_versions").fetchone() == (schema.VERSION,)
         assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'more'").fetchone() == (0,)
     db.close()
     Store.open(state_dir).close()
@@ -262,7 +262,7 @@ def test_a_migration_that_succeeds_is_recorded(state_dir: Path, monkeypatch: pyt
     Store.open(state_dir).close()
     step = lambda database: database.execute("CREATE TABLE more (id)")  # noqa: E731 -- one line of a migration
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     Store.open(state_dir).close()
     monkeypatch.undo()
     with pytest.raises(StoreError, match="newer arkrelay"):

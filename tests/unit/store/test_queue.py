@@ -13,7 +13,7 @@ from arkrelay.model.errors import NotFound, StoreError
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import HoldReason, Status
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.store import bodies, find, history, lists, prune, queue, usage
+from arkrelay.store import bodies, find, history, lists, peertls, prune, queue, usage
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Phase
@@ -37,8 +37,7 @@ async def test_a_message_comes_back_as_it_was_given(store: Store) -> None:
     assert [d.status for d in await store.read(lambda conn: history.list_attempts(conn, to[1].id))] == [Status.HELD]
     totals = await store.read(usage.totals)
     assert (totals[Status.PENDING], totals[Status.HELD], sum(totals.values())) == (1, 1, 2)
-    used = await store.read(lambda conn: usage.used_since(conn, "acme", NOW))
-    assert (used["accepted"], used["held"]) == (2, 1)
+    assert await store.read(lambda conn: usage.granted_since(conn, "acme", NOW)) == 1
 
 
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
@@ -104,7 +103,6 @@ async def test_an_outcome_is_one_write(store: Store) -> None:
         "b@dest.test": "hard fail"
     }
     assert (await store.read(usage.totals))[Status.HARDFAIL] == 1
-    assert (await store.read(lambda conn: usage.used_since(conn, "acme", NOW)))["hardfail"] == 1
     assert not await store.read(lambda conn: queue.in_hand(conn, one.id))
 
 
@@ -279,6 +277,29 @@ async def test_events_are_read_from_where_one_stopped(store: Store) -> None:
     assert [entry.event.message_id for entry in of_a] == [a.message.id]
 
 
+async def test_a_rare_kind_is_found_in_short_reads(store: Store) -> None:
+    ours = [await accept(store) for _ in range(5)]
+    await settle(store, ours[0])
+    theirs = await accept(store, tenant_id="beta")
+    seqs = [entry.seq for entry in await store.read(history.list_events)]
+    after, reads = 0, []
+    while True:
+        found = await store.read(
+            lambda conn, after=after: history.read_on(conn, after, 9, kinds=[EventKind.SENT], most=3)  # type: ignore[misc] # its type
+        )
+        assert found.last == seqs[-1]
+        reads.append([entry.event.kind for entry in found.events])
+        if found.next == after:
+            break
+        after = found.next
+    assert reads == [[], [EventKind.SENT], [], []]
+    assert after == seqs[-1]
+    of_beta = await store.read(lambda conn: history.read_on(conn, 0, 9, tenant_id="beta"))
+    assert [entry.event.message_id for entry in of_beta.events] == [theirs.message.id]
+    two = await store.read(lambda conn: history.read_on(conn, 0, 2))
+    assert ([entry.seq for entry in two.events], two.next) == (seqs[:2], seqs[1])
+
+
 _ALLOWED = {  # walks over an index from one end, stopping early or holding nothing else
     "due_by_destination": "USING INDEX recipients_due",
     "recover": "USING INDEX recipients_leased",
@@ -291,6 +312,11 @@ _ALLOWED = {  # walks over an index from one end, stopping early or holding noth
         ("claim", lambda db: queue.claim(db, "dest.test", NOW, 5, 1)),
         ("release", lambda db: queue.release(db, [1], None)),
         ("due_by_destination", queue.due_by_destination),
+        ("tenants_waiting", queue.tenants_waiting),
+        ("track_state", lambda db: lists.remove_track_state(db, "acme", "t.x.test")),
+        ("rename_last_used", lambda db: lists.rename_last_used(db, "acme", "a", "b")),
+        ("forget_last_used", lambda db: lists.forget_last_used(db, "acme", "a")),
+        ("remove_tenant_lists", lambda db: lists.remove_tenant_lists(db, "acme", 10)),
         ("recover", lambda db: queue.recover(db, {}, False, 99, NOW)),
         ("load", lambda db: queue.load_recipient(db, "x")),
         ("by_message", lambda db: queue.list_recipients_of_message(db, 1)),
@@ -298,8 +324,14 @@ _ALLOWED = {  # walks over an index from one end, stopping early or holding noth
         ("events", lambda db: history.list_events(db, 1)),
         ("events_tenant", lambda db: history.list_events(db, 1, tenant_id="acme")),
         ("events_message", lambda db: history.list_events(db, 1, message_id=1)),
+        ("read_on", lambda db: history.read_on(db, 1, 10, kinds=[EventKind.HELD])),
+        ("read_on_tenant", lambda db: history.read_on(db, 1, 10, tenant_id="acme")),
         ("totals", usage.totals),
-        ("usage", lambda db: usage.used_since(db, "acme", NOW)),
+        ("granted", lambda db: usage.granted_since(db, "acme", NOW)),
+        ("usage", lambda db: usage.sum_usage(db, NOW - 2 * usage.DAY_S, NOW + 900)),
+        ("usage_tenant", lambda db: usage.sum_usage(db, NOW - 2 * usage.DAY_S, NOW + 900, "acme")),
+        ("usage_series", lambda db: usage.list_usage(db, "acme", [NOW], NOW + 900)),
+        ("usage_prune", lambda db: usage.prune(db, NOW, 10)),
         ("list", lambda db: history.list_recipients(db, find.Filters(tenant_id="acme"))),
         ("list_all", lambda db: history.list_recipients(db, find.Filters())),
         ("list_status", lambda db: history.list_recipients(db, find.Filters(statuses=(Status.SENT,)))),
@@ -310,6 +342,10 @@ _ALLOWED = {  # walks over an index from one end, stopping early or holding noth
         ("suppressed", lambda db: lists.suppressed_among(db, "acme", ["a", "b"])),
         ("suppressions", lambda db: lists.list_suppressions(db, "acme")),
         ("expired", lambda db: prune.expired_held(db, NOW)),
+        ("tls_results", lambda db: peertls.results(db, 0, 86400)),
+        ("tls_results_domain", lambda db: peertls.results(db, 0, 86400, "rcpt.test")),
+        ("tls_domains", lambda db: peertls.domains(db, 86400)),
+        ("tls_prune", lambda db: peertls.prune(db, NOW, NOW, 10)),
         ("next_ids", queue.next_ids),
         ("body", lambda db: bodies.has_content(db, 1)),
     ],

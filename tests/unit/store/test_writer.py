@@ -132,9 +132,9 @@ async def test_closing_writes_what_waits(state_dir: Path) -> None:
 
 async def test_only_a_job_may_count(store: Store) -> None:
     with pytest.raises(RuntimeError):
-        store.add((usage.USAGE, "acme", "sent", 0), 1)
-    await store.write(lambda db: store.add((usage.USAGE, "acme", "sent", 3600), 2))
-    assert (await store.read(lambda conn: usage.used_since(conn, "acme", 3600)))["sent"] == 2
+        store.add((usage.GRANTED, "acme", "", 0), 1)
+    await store.write(lambda db: store.add((usage.GRANTED, "acme", "", 3600), 2))
+    assert await store.read(lambda conn: usage.granted_since(conn, "acme", 3600)) == 2
 
 
 async def test_a_commit_that_fails_keeps_nothing_and_the_store_recovers(state_dir: Path) -> None:

@@ -62,6 +62,8 @@ def test_only_the_end_of_the_content_looks_like_one_and_unstuffing_gives_it_back
             Extensions(eight_bit_mime=True, smtputf8=True, dsn=True, starttls=True),
             id="rest",
         ),
+        pytest.param((b"mx", b"DELIVERBY"), Extensions(by_least=0), id="deliver-by"),
+        pytest.param((b"mx", b"DELIVERBY 240,x"), Extensions(by_least=240), id="deliver-by-of-four-minutes"),
     ],
 )
 def test_extensions_are_understood(lines: tuple[bytes, ...], extensions: Extensions) -> None:
@@ -110,6 +112,23 @@ def test_extensions_are_understood(lines: tuple[bytes, ...], extensions: Extensi
                 b"DATA\r\n",
             ],
             id="dsn",
+        ),
+        *(
+            pytest.param(
+                Envelope("a@x.test", ("b@y.test",), by=by),
+                Extensions(by_least=least),
+                [f"MAIL FROM:<a@x.test>{said}\r\n".encode(), b"RCPT TO:<b@y.test>\r\n", b"DATA\r\n"],
+                id=f"by-{by}-{least}",
+            )
+            for by, least, said in (
+                ((90, "R"), 0, " BY=90;R"),
+                ((90, "R"), 90, " BY=90;R"),
+                ((89, "R"), 90, ""),
+                ((0, "R"), 0, ""),
+                ((-7, "N"), 90, " BY=-7;N"),
+                ((90, "R"), None, ""),
+                (None, 0, ""),
+            )
         ),
         pytest.param(
             Envelope("a@x.test", ("b@y.test",), envid="a b", ret="x\r\nRSET", orcpt=("\x00",)),

@@ -1,0 +1,109 @@
+"""What webhooks of tenants and of the platform share: names of events, URLs, tests, replays (Ark contract §11)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from arkrelay.api.ask import Ask
+from arkrelay.api.model import Answer, Body, Meta
+from arkrelay.api.refusal import ApiError
+from arkrelay.api.settings import on_hold
+from arkrelay.api.shapes import iso
+from arkrelay.model.hook import HookDelivery
+from arkrelay.model.tenant import Webhook as Configured
+from arkrelay.relay.hooks import Hook
+
+EventName = Literal[
+    "MessageSent",
+    "MessageDelayed",
+    "MessageDeliveryFailed",
+    "MessageHeld",
+    "MessageBounced",
+    "MessageLoaded",
+    "MessageLinkClicked",
+    "DomainDNSError",
+]
+# who takes all events is told of these too, though they cannot be named (Ark contract §11.1)
+ToldEvent = Literal[EventName, "SendLimitApproaching", "SendLimitExceeded"]
+Url = Annotated[str, Meta(min_length=1, max_length=2000)]
+Moment = Annotated[int, Meta(ge=0, le=2**40)]  # Unix seconds
+
+
+class TestEvent(Body):
+    """Of which event an example is to be posted."""
+
+    event: EventName
+
+
+class SentRequest(Answer):
+    """What was posted: the headers, with the signature, and the body."""
+
+    headers: dict[str, str]
+    payload: dict[str, Any]
+
+
+class Replayed(Answer):
+    """The result of posting a delivery again, which is a delivery of its own."""
+
+    success: bool
+    original_delivery_id: str
+    new_delivery_id: str
+    status_code: int | None
+    duration: int
+    timestamp: str
+
+
+def check_url(ask: Ask[Any, Any], url: str) -> None:
+    """Refuse a URL that nothing would ever be posted to, with the reason."""
+    reason = ask.parts.hooks.refusal(url)
+    if reason is not None:
+        raise ApiError(400, "validation_error", f"url: {reason}.", field="url")
+
+
+def subscription(events: Sequence[str] | None, *, all_: bool) -> dict[str, Any]:
+    """Return the settings of ``[[webhooks]]`` for all events, or for those that are named, or for none."""
+    if all_:
+        return {"events": None, "all_events": None}
+    return {"events": list(dict.fromkeys(events or ())), "all_events": None if events else False}
+
+
+async def replayed(ask: Ask[Any, Any], hook: Hook, original: HookDelivery) -> Replayed:
+    """Post a delivery again; 409 for a webhook that is disabled."""
+    _may_post(ask)
+    new = await ask.parts.hooks.replay(hook, original)
+    return Replayed(
+        success=new.answer.success,
+        original_delivery_id=original.public_id,
+        new_delivery_id=new.public_id,
+        status_code=new.answer.status,
+        duration=milliseconds(new),
+        timestamp=iso(new.at),
+    )
+
+
+async def tested(ask: Ask[Any, Any], hook: Hook, event: str) -> HookDelivery:
+    """Post an example of an event."""
+    _may_post(ask)
+    return await ask.parts.hooks.test(hook, event)
+
+
+def milliseconds(delivery: HookDelivery) -> int:
+    """Return how long the endpoint took."""
+    return round(delivery.answer.duration_s * 1000)
+
+
+def pick(webhooks: Sequence[Configured], wanted: str) -> Configured:
+    """Return the webhook with this id or uuid, or raise 404."""
+    found = next((one for one in webhooks if wanted in {one.id, one.uuid}), None)
+    if found is None:
+        raise ApiError(404, "not_found", f"There is no webhook {wanted[:100]}.")
+    return found
+
+
+def no_delivery(wanted: str) -> ApiError:
+    """Return the refusal of a delivery id that is unknown, or another's."""
+    return ApiError(404, "not_found", f"There is no delivery {wanted[:100]}.")
+
+
+def _may_post(ask: Ask[Any, Any]) -> None:
+    if ask.caller.hold:
+        raise on_hold()

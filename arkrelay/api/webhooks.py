@@ -1,0 +1,288 @@
+"""Webhooks of a tenant: where its events are posted, what was posted, and to post again (Ark contract §8.9, §11).
+
+A webhook takes all events, or those that it names, which may be none. One that says nothing about events takes all:
+nobody registers a webhook that shall never be called, and the configuration files and the platform's webhooks mean
+the same by saying nothing. Names need not be unique. A URL is looked at when it is given, as far as that tells; where
+it leads is judged at each post.
+"""
+
+import json
+from typing import Annotated, Any
+
+from arkrelay.api.ask import Ask
+from arkrelay.api.hooks import (
+    EventName,
+    Moment,
+    Replayed,
+    SentRequest,
+    TestEvent,
+    ToldEvent,
+    Url,
+    check_url,
+    milliseconds,
+    no_delivery,
+    pick,
+    replayed,
+    subscription,
+    tested,
+)
+from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged
+from arkrelay.api.settings import change, newest_first
+from arkrelay.api.shapes import iso
+from arkrelay.api.suppressions import Message
+from arkrelay.config import tenants
+from arkrelay.model.hook import HookDelivery
+from arkrelay.model.tenant import Webhook as Configured
+from arkrelay.relay.hooks import Hook
+from arkrelay.store.hooks import Filters, find_delivery, list_deliveries
+
+Events = Annotated[list[EventName], Meta(min_length=1, max_length=100)]
+
+
+class NewWebhook(Body):
+    """A webhook to be; ``allEvents`` makes ``events`` of no matter, and without either it takes all."""
+
+    name: Line
+    url: Url
+    events: Events | None = None
+    all_events: bool | None = None
+    enabled: bool | None = None
+
+
+class WebhookChange(Body):
+    """What is to become different; what is absent or null stays. ``events`` alone ends ``allEvents``."""
+
+    name: Line | None = None
+    url: Url | None = None
+    events: Events | None = None
+    all_events: bool | None = None
+    enabled: bool | None = None
+
+
+class DeliveryList(Paged):
+    """Which attempts; times are Unix seconds."""
+
+    after: Moment | None = None
+    before: Moment | None = None
+    event: ToldEvent | None = None
+    success: bool | None = None
+
+
+class WebhookSummary(Answer):
+    """A webhook in the list."""
+
+    id: str
+    name: str
+    url: str
+    enabled: bool
+    events: list[str]
+    all_events: bool
+
+
+class WebhookList(Answer):
+    """All webhooks of a tenant, newest first."""
+
+    webhooks: list[WebhookSummary]
+
+
+class Webhook(Answer):
+    """A webhook; ``events`` is empty where ``allEvents`` is true."""
+
+    id: str
+    uuid: str
+    name: str
+    url: str
+    events: list[str]
+    all_events: bool
+    enabled: bool
+    created_at: str
+
+
+class WebhookDelivery(Answer):
+    """One attempt to post one event; ``statusCode`` null: no HTTP answer came."""
+
+    id: str
+    webhook_id: str
+    event: str
+    url: str
+    attempt: int
+    status_code: int | None
+    success: bool
+    will_retry: bool
+    timestamp: str
+
+
+class EndpointResponse(Answer):
+    """What came back: the beginning of the body, and what went wrong (beyond the contract)."""
+
+    status_code: int | None
+    body: str | None
+    error: str | None
+
+
+class WebhookDeliveryDetail(WebhookDelivery):
+    """One attempt with all that was said."""
+
+    webhook_name: str
+    request: SentRequest
+    response: EndpointResponse
+
+
+class Tested(Answer):
+    """The result of a test; ``duration`` in milliseconds. It is a delivery as well, named beyond the contract."""
+
+    success: bool
+    event: str
+    status_code: int | None
+    duration: int
+    body: str | None
+    error: str | None
+    delivery_id: str
+
+
+async def create(ask: Ask[Nothing, NewWebhook]) -> Webhook:
+    """Add a webhook."""
+    tenant_id, body = ask.tenant.id, ask.body
+    check_url(ask, body.url)
+    all_ = not body.events if body.all_events is None else body.all_events
+    settings = {**subscription(body.events, all_=all_), "enabled": body.enabled is not False}
+    made = await change(ask, lambda: tenants.add_webhook(ask.snapshot, tenant_id, body.name, body.url, **settings))
+    return _shape(made)
+
+
+async def list_all(ask: Ask[Nothing, Nothing]) -> WebhookList:
+    """All of them, newest first."""
+    return WebhookList(
+        webhooks=[
+            WebhookSummary(
+                id=one.id,
+                name=one.name,
+                url=one.url,
+                enabled=one.enabled,
+                events=list(one.events),
+                all_events=one.takes_all,
+            )
+            for one in newest_first(ask.tenant.webhooks)
+        ]
+    )
+
+
+async def retrieve(ask: Ask[Nothing, Nothing]) -> Webhook:
+    """One webhook."""
+    return _shape(_find(ask).webhook)
+
+
+async def update(ask: Ask[Nothing, WebhookChange]) -> Webhook:
+    """Change a webhook; it is in force from the answer on."""
+    hook, body = _find(ask), ask.body
+    changes: dict[str, Any] = {"name": body.name, "url": body.url, "enabled": body.enabled}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if body.url is not None:
+        check_url(ask, body.url)
+    if body.events is not None or body.all_events is not None:
+        kept = body.events or hook.webhook.events
+        changes |= subscription(kept, all_=bool(body.all_events))
+    if not changes:
+        return _shape(hook.webhook)
+    return _shape(
+        await change(ask, lambda: tenants.change_webhook(ask.snapshot, hook.owner, hook.webhook.id, changes))
+    )
+
+
+async def delete(ask: Ask[Nothing, Nothing]) -> Message:
+    """Remove a webhook: nothing is posted to it any more."""
+    hook = _find(ask)
+    await change(ask, lambda: tenants.remove_webhook(ask.snapshot, hook.owner, hook.webhook.id))
+    return Message(message=f"Webhook {hook.webhook.id} is removed.")
+
+
+async def list_attempts(ask: Ask[DeliveryList, Nothing]) -> Page[WebhookDelivery]:
+    """One page of what was posted to it, newest first."""
+    hook, query = _find(ask), ask.query
+    filters = Filters(
+        owner=ask.tenant.id,
+        webhook_id=hook.webhook.id,
+        event=query.event,
+        success=query.success,
+        after=query.after,
+        before=query.before,
+    )
+    rows, total = await ask.parts.store.read(lambda db: list_deliveries(db, filters, query.page, query.per_page))
+    return Page([WebhookDelivery(**_row(one)) for one in rows], query.page, query.per_page, total)
+
+
+async def retrieve_attempt(ask: Ask[Nothing, Nothing]) -> WebhookDeliveryDetail:
+    """One attempt, with what was sent and what came back."""
+    hook = _find(ask)
+    one = await _find_delivery(ask, hook)
+    return WebhookDeliveryDetail(
+        **_row(one),
+        webhook_name=hook.webhook.name,
+        request=SentRequest(headers=dict(one.headers), payload=json.loads(one.body)),
+        response=EndpointResponse(
+            status_code=one.answer.status,
+            body=one.answer.body if one.answer.status is not None else None,
+            error=one.answer.error,
+        ),
+    )
+
+
+async def replay(ask: Ask[Nothing, Nothing]) -> Replayed:
+    """Post again what was posted, with a new time and signature; the answer says how it went."""
+    hook = _find(ask)
+    return await replayed(ask, hook, await _find_delivery(ask, hook))
+
+
+async def test(ask: Ask[Nothing, TestEvent]) -> Tested:
+    """Post an example of an event, subscribed to or not; the answer says how it went, and is 200 either way."""
+    one = await tested(ask, _find(ask), ask.body.event)
+    answer = one.answer
+    return Tested(
+        success=answer.success,
+        event=one.event,
+        status_code=answer.status,
+        duration=milliseconds(one),
+        body=answer.body if answer.status is not None else None,
+        error=answer.error,
+        delivery_id=one.public_id,
+    )
+
+
+def _find(ask: Ask[Any, Any]) -> Hook:
+    tenant = ask.tenant
+    return Hook(tenant.id, pick(tenant.webhooks, ask.path("webhookId")))
+
+
+async def _find_delivery(ask: Ask[Any, Any], hook: Hook) -> HookDelivery:
+    wanted, owner, webhook_id = ask.path("deliveryId"), hook.owner or "", hook.webhook.id
+    found = await ask.parts.store.read(lambda db: find_delivery(db, owner, wanted, webhook_id))
+    if found is None:
+        raise no_delivery(wanted)
+    return found
+
+
+def _shape(one: Configured) -> Webhook:
+    return Webhook(
+        id=one.id,
+        uuid=one.uuid,
+        name=one.name,
+        url=one.url,
+        events=list(one.events),
+        all_events=one.takes_all,
+        enabled=one.enabled,
+        created_at=one.created_at,
+    )
+
+
+def _row(one: HookDelivery) -> dict[str, Any]:
+    return {
+        "id": one.public_id,
+        "webhook_id": one.webhook_id,
+        "event": one.event,
+        "url": one.url,
+        "attempt": one.attempt,
+        "status_code": one.answer.status,
+        "success": one.answer.success,
+        "will_retry": one.will_retry,
+        "timestamp": iso(one.at),
+    }

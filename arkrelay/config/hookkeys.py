@@ -1,0 +1,159 @@
+"""The RSA keys that sign webhooks, in ``state_dir/keys/webhooks``: one signs, all are published.
+
+One installation has one key for all webhooks (Ark contract §11.4). It is made when it is first needed. To change it,
+put another PEM file beside it whose name sorts behind: from then on that one signs, and the old one stays
+published until its file is removed, for receivers that keep the set of keys for an hour.
+"""
+
+import base64
+import contextlib
+import datetime as dt
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from arkrelay.config.files import adopt, mode_of, replace
+from arkrelay.config.keyfiles import MAX_KEY_FILE_BYTES, KeyFileError
+
+log = structlog.get_logger()
+
+FOLDER = "webhooks"
+BITS = 2048  # RFC 7518 §3.3: the least for RS256
+EXPONENT = 65537
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One key; ``kid`` is the hex SHA-256 of its public half, DER ``SEQUENCE {n, e}`` (Ark contract §11.4)."""
+
+    kid: str
+    key: rsa.RSAPrivateKey = field(repr=False)
+
+    def sign(self, body: bytes) -> str:
+        """Return the base64, in one line, of the RSA PKCS#1 v1.5 signature with SHA-256 over exactly these bytes."""
+        return base64.b64encode(self.key.sign(body, padding.PKCS1v15(), hashes.SHA256())).decode()
+
+    def jwk(self) -> dict[str, str]:
+        """Return the public half as RFC 7517 has it."""
+        numbers = self.key.public_key().public_numbers()
+        return {
+            "kty": "RSA",
+            "kid": self.kid,
+            "use": "sig",
+            "alg": "RS256",
+            "n": _base64url(numbers.n),
+            "e": _base64url(numbers.e),
+        }
+
+
+class HookKeys:
+    """The keys of one state directory. The methods block on files, so the daemon calls them in a thread."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._folder = state_dir / "keys" / FOLDER
+        self._lock = threading.Lock()
+        self._seen: Stamp = ()
+        self._keys: tuple[SigningKey, ...] = ()
+
+    def all(self) -> tuple[SigningKey, ...]:
+        """Return every key, the one that signs first; there is at least one, made now when there was none.
+
+        The folder is read again when something in it changed. A file that cannot be used, or that others may read, is
+        logged and left out. Raises OSError when a key has to be made and cannot be written.
+        """
+        with self._lock:
+            seen = _stamp(self._folder)
+            if seen != self._seen or not self._keys:
+                keys = tuple(self._load())
+                if not keys:
+                    keys = (self._make(),)
+                    seen = _stamp(self._folder)
+                self._keys, self._seen = keys, seen
+            return self._keys
+
+    def sign(self, body: bytes) -> tuple[str, str]:
+        """Return the id of the key that signs now, and its signature."""
+        key = self.all()[0]
+        return key.kid, key.sign(body)
+
+    def _load(self) -> Iterator[SigningKey]:
+        known: set[str] = set()
+        try:
+            files = sorted(self._folder.glob("[!.]*.pem"), key=lambda file: file.name, reverse=True)
+        except OSError:
+            files = []
+        for file in files:
+            try:
+                key = _read(file)
+            except KeyFileError as error:
+                log.warning("webhook_key_refused", file=str(file), reason=str(error))
+                continue
+            if key.kid not in known:
+                known.add(key.kid)
+                yield key
+
+    def _make(self) -> SigningKey:
+        """Write a new key; its name is the time, so that names sort by age."""
+        made = _signing_key(rsa.generate_private_key(EXPONENT, BITS))
+        for folder in (self._folder.parent, self._folder):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True)
+                adopt(folder, like=self._state_dir)
+        pem = made.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file = self._folder / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{made.kid[:8]}.pem"
+        replace(file, pem)
+        log.info("webhook_key_made", kid=made.kid)
+        return made
+
+
+def _read(file: Path) -> SigningKey:
+    try:
+        if mode_of(file) & 0o077:
+            raise KeyFileError(f"mode {mode_of(file):04o}, readable by others than its owner: chmod 600")
+        with file.open("rb") as opened:
+            pem = opened.read(MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise KeyFileError(f"cannot be read: {error.strerror}") from None
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyFileError("holds no private key in PEM without a passphrase") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise KeyFileError("is no RSA key")
+    if key.key_size < BITS:
+        raise KeyFileError(f"has {key.key_size} bits, and RS256 needs {BITS}")
+    return _signing_key(key)
+
+
+def _signing_key(key: rsa.RSAPrivateKey) -> SigningKey:
+    der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+    return SigningKey(hashlib.sha256(der).hexdigest(), key)
+
+
+def _stamp(folder: Path) -> Stamp:
+    """Return what changes when a file comes, goes, is written or gets another mode."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat()
+            found.append((entry.name, status.st_ctime_ns, status.st_ino))
+    return tuple(sorted(found))
+
+
+def _base64url(number: int) -> str:
+    """Return a number as RFC 7518 §2 writes it: big-endian, base64url, unpadded."""
+    raw = number.to_bytes((number.bit_length() + 7) // 8)
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,83 @@
+"""What is written of a message that was accepted, and the job that writes it."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from arkrelay.model.address import address_key
+from arkrelay.model.event import Event, EventKind
+from arkrelay.model.message import Accepted, HoldReason, Message, Recipient, Status
+from arkrelay.model.receipt import Receipt
+from arkrelay.policy.admit import Hold
+from arkrelay.policy.describe import suppressed as describe_suppressed
+from arkrelay.store import receipts
+from arkrelay.store.accept import Insertion, insert_messages
+from arkrelay.store.lists import suppressed_among
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message with its recipients as they will be inserted, and its content."""
+
+    message: Message
+    recipients: tuple[Recipient, ...]
+    content: bytes
+    events: tuple[Event, ...] = ()
+    held: Hold | None = None
+    counted: int = 0  # recipients that count towards the tenant's limits
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What one submitter waits for: all of it is on disk, or nothing."""
+
+    insertions: tuple[Insertion, ...]
+    receipt: Receipt | None
+
+
+def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Sequence[Sequence[Sequence[Recipient]]]:
+    """A job of the writer: insert messages; recipients that their tenant may not mail are held from the start."""
+    keys: dict[str, list[str]] = {}
+    for write in writes:
+        for one in write.insertions:
+            pending = [address_key(to.address) for to in one.recipients if to.status is Status.PENDING]
+            keys.setdefault(one.message.tenant_id, []).extend(pending)
+    suppressed = {tenant_id: suppressed_among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
+    ready = [[_ready(one, suppressed.get(one.message.tenant_id, {})) for one in write.insertions] for write in writes]
+    insert_messages(db, [one for some in ready for one in some], epoch)
+    for write in writes:
+        if write.receipt is not None:
+            receipts.insert(db, write.receipt)
+    return [[one.recipients for one in some] for some in ready]
+
+
+def _ready(insertion: Insertion, suppressed: Mapping[str, str]) -> Insertion:
+    recipients = insertion.recipients
+    if suppressed:
+        recipients = [_suppress(one, suppressed) for one in recipients]
+    events = [*insertion.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
+    return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
+
+
+def _suppress(recipient: Recipient, found: Mapping[str, str]) -> Recipient:
+    reason = found.get(address_key(recipient.address))
+    if reason is None or recipient.status is not Status.PENDING:
+        return recipient
+    text = describe_suppressed(recipient.address, reason)
+    return replace(recipient, status=Status.HELD, due_at=None, reason=text, hold_reason=HoldReason.SUPPRESSED)
+
+
+def _event(recipient: Recipient) -> Event:
+    message = recipient.message
+    at = message.accepted_at
+    if recipient.status is Status.HELD:
+        data = {"status": "Held", "details": recipient.reason, "output": "", "hold_reason": recipient.hold_reason}
+        return Event(EventKind.HELD, at, message.tenant_id, message.id, recipient.id, data)
+    return Event(EventKind.ACCEPTED, at, message.tenant_id, message.id, recipient.id)
+
+
+def accepted_of(draft: Draft) -> Accepted:
+    """Return what the submitter of a message is told."""
+    tokens = tuple(one.token for one in draft.recipients)
+    held = draft.held.hold_reason if draft.held else None
+    return Accepted(draft.message.id, tokens, held, draft.message.message_id)

@@ -1,0 +1,239 @@
+"""One POST to somebody else's server, whose URL somebody else chose.
+
+Whoever may name a URL here would like us to speak to what only we can reach (SSRF). So the address that is
+connected to is judged, and not the name: by the function that makes the socket, after the look-up, so that no
+second look-up may answer otherwise. Redirects are not followed, no proxy is asked, no cookie kept, nothing is
+inflated, and of the answer only the beginning is read.
+
+Every post has a connection of its own: on a kept one the answer to a POST may get lost with the connection, and then
+nobody knows whether the event arrived.
+"""
+
+import asyncio
+import functools
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from arkrelay.model.hook import Answer
+from arkrelay.model.reply import Failure
+from arkrelay.policy.route import IPNetwork, forbidden
+from arkrelay.policy.targets import Target, parse_target, strange_port
+from arkrelay.wire.dns import Resolver
+from arkrelay.wire.tls import verifying
+
+ANSWER_BYTES = 16_384  # read of an answer; the rest is not waited for
+MAX_ADDRESSES = 5  # tried in one post, within its deadline
+ERROR_CHARS = 300
+LOOPBACK = ("127.0.0.1", "::1")
+
+Gate = Callable[[str, int], str | None]  # address, port → why they are never connected to
+AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
+
+
+class Unreachable(OSError):
+    """The name has no address, or none that may be connected to."""
+
+
+@dataclass(slots=True)
+class _Received:
+    """What came before the end, the deadline or a lost connection, whichever was first."""
+
+    status: int | None = None
+    body: bytes = b""
+
+
+class Poster:
+    """Posts to URLs that are not ours; ``own`` are the addresses of this machine, in canonical text."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        own: frozenset[str],
+        *,
+        context: Callable[[], ssl.SSLContext] = verifying,
+    ) -> None:
+        self._resolver = resolver
+        self._own = own
+        self._context = context
+
+    def refusal(self, url: str, allow: Sequence[IPNetwork], *, allow_http: bool) -> str | None:
+        """Return why nothing is ever posted to ``url``, as far as that shows without a look-up, or None."""
+        try:
+            target = parse_target(url, allow_http=allow_http)
+        except ValueError as error:
+            return str(error)
+        if target.literal:
+            return self._forbidden(target.host, target.port, allow)
+        return None if allow else strange_port(target.port)  # a name may lead to where any port is allowed
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        allow: Sequence[IPNetwork],
+        allow_http: bool = False,
+    ) -> Answer:
+        """Return what the server said to ``body``, or why it said nothing; nothing is raised for what it does.
+
+        ``timeout_s`` is for all of it, from the look-up to the end of the answer; a status that came in time counts,
+        and of its body what came. ``allow`` are networks that may be connected to though they are private, local or
+        our own.
+        """
+        began = time.monotonic()
+        received = _Received()
+        error = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                target = parse_target(url, allow_http=allow_http)
+                gate = functools.partial(self._forbidden, allow=allow)
+                await self._exchange(target, body, headers, gate, received)
+        except TimeoutError:
+            error = f"No answer within {timeout_s:g} s"
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:  # uvloop raises the last for OSError
+            error = why(exc)
+        if received.status is not None:
+            error = _about(received.status)
+        return Answer(
+            received.status,
+            received.body[:ANSWER_BYTES].decode("utf-8", "replace"),
+            error,
+            time.monotonic() - began,
+        )
+
+    def _forbidden(self, address: str, port: int, allow: Sequence[IPNetwork]) -> str | None:
+        """Return why we do not connect to this address and port; where ``allow`` is, every port is as good."""
+        if (reason := forbidden(address, allow, self._own)) is not None:
+            return f"{address} may not be posted to: it is {reason}"
+        if any(ipaddress.ip_address(address) in network for network in allow):
+            return None
+        return strange_port(port)
+
+    async def _exchange(
+        self, target: Target, body: bytes, headers: Mapping[str, str], gate: Gate, received: _Received
+    ) -> None:
+        context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities
+        connector = aiohttp.TCPConnector(
+            resolver=Checked(self._resolver, gate),
+            socket_factory=functools.partial(open_socket, gate=gate),
+            use_dns_cache=False,
+            ssl=context,
+            force_close=True,
+        )
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # the caller's deadline is the only one
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            ) as session,
+            session.post(
+                URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True),
+                data=body,
+                headers={"Accept-Encoding": "identity", **headers},
+                allow_redirects=False,
+            ) as response,
+        ):
+            received.status = response.status
+            while len(received.body) < ANSWER_BYTES and (chunk := await response.content.read(ANSWER_BYTES)):
+                received.body += chunk
+            response.close()
+
+
+class Checked(AbstractResolver):
+    """Our resolver, of whose answers only those are given on that may be connected to."""
+
+    def __init__(self, resolver: Resolver, gate: Gate) -> None:
+        self._resolver = resolver
+        self._gate = gate
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 -- aiohttp's own signature
+    ) -> list[ResolveResult]:
+        """Return the addresses of ``host``, at most five, or raise Unreachable."""
+        good: list[str] = []
+        refused = ""
+        for address in await self._addresses(host):
+            reason = self._gate(address, port)
+            if reason is None:
+                good.append(address)
+            else:
+                refused = refused or reason
+        if not good:
+            raise Unreachable(refused)
+        return [_result(host, address, port) for address in good[:MAX_ADDRESSES]]
+
+    async def close(self) -> None:
+        """Nothing: the resolver is the daemon's."""
+
+    async def _addresses(self, host: str) -> Sequence[str]:
+        if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3: not a question for DNS
+            return LOOPBACK
+        found = await self._resolver.addresses(host)
+        if isinstance(found, Failure):
+            raise Unreachable(found.detail)
+        return found.addresses
+
+
+def open_socket(info: AddressInfo, gate: Gate) -> socket.socket:
+    """Return the socket for one address, or raise Unreachable: the last word on where we connect."""
+    family, kind, protocol, _, address = info
+    host, port = address[:2]
+    if (reason := gate(host, port)) is not None:
+        raise Unreachable(reason)
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)  # noqa: FBT003 -- the socket module's own signature
+    return made
+
+
+def _result(host: str, address: str, port: int) -> ResolveResult:
+    return {
+        "hostname": host,
+        "host": address,
+        "port": port,
+        "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+        "proto": 0,
+        "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+    }
+
+
+def _about(status: int) -> str | None:
+    """Return what is wrong with an answer; only a 2xx is right (Ark contract §11.5)."""
+    if 200 <= status < 300:
+        return None
+    return f"It answered {status}" + ("; redirects are not followed" if 300 <= status < 400 else "")
+
+
+def why(error: Exception) -> str:
+    """Return what went wrong in a sentence, without the URL: that may hold a secret."""
+    text = "The connection ended before an answer came"
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as inner):
+            text = f"Its certificate is not valid: {inner.verify_message}"
+        case aiohttp.ClientConnectorError(os_error=Unreachable() as inner):
+            text = str(inner)
+        case aiohttp.ClientSSLError(os_error=inner):
+            text = f"TLS failed: {getattr(inner, 'reason', None) or type(inner).__name__}"
+        case aiohttp.ClientConnectorError(os_error=inner):
+            text = f"Could not connect: {os.strerror(inner.errno) if inner.errno else 'no address answered'}"
+        case aiohttp.ClientResponseError():
+            text = "It did not answer in HTTP"
+        case ValueError() if not isinstance(error, aiohttp.ClientError):
+            text = f"The URL {error}"
+    return text[:ERROR_CHARS]

@@ -1,0 +1,104 @@
+"""A webhook endpoint on loopback, over TLS or plain, that keeps what it gets and behaves as its path says.
+
+``/hang``, ``/close``, ``/redirect``, ``/flood``, ``/drip``, ``/rubbish``, ``/zip`` and ``/<status>``; any other path
+is answered with 200 and "taken".
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+FLOOD_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came; names of fields are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Receiver:
+    """``async with Receiver(…)`` listens; ``connections`` counts TCP connections, of TLS those that shook hands."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None) -> None:
+        self.host, self.port = host, port
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.sent_bytes = 0  # that the kernel took, of a flood
+        self.gone_away = ""  # where a redirect points
+        self._context = context
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self._context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            await self._answer(reader, writer)
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+        method, path, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.requests.append(Request(method, path, headers, body))
+        match path.partition("?")[0].removeprefix("/"):
+            case "hang":
+                await asyncio.Event().wait()
+            case "close":
+                return
+            case "rubbish":
+                writer.write(b"\x00\xff SSH-2.0-rubbish\r\n\r\n")
+            case "redirect":
+                writer.write(_response(302, b"", f"Location: {self.gone_away}\r\n"))
+            case "flood":
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % FLOOD_BYTES)
+                for _ in range(FLOOD_BYTES // 10_000):
+                    writer.write(b"x" * 10_000)
+                    await writer.drain()
+                    self.sent_bytes += 10_000
+            case "drip":
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nslow")
+                await asyncio.Event().wait()
+            case "zip":
+                writer.write(_response(200, b"\x1f\x8b\x00bomb", "Content-Encoding: gzip\r\n"))
+            case status if status.isdecimal():
+                writer.write(_response(int(status), b"" if status == "204" else b"as asked"))
+            case _:
+                writer.write(_response(200, b"taken"))
+        await writer.drain()
+
+
+def _response(status: int, body: bytes, more: str = "") -> bytes:
+    return f"HTTP/1.1 {status} X\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -1,0 +1,268 @@
+"""One POST to an endpoint that somebody else chose: what it may do to us, and where we never go."""
+
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from peers import certificates
+from peers.dns import DnsServer
+from peers.receiver import FLOOD_BYTES, Receiver
+
+from arkrelay.model.hook import Answer
+from arkrelay.policy.route import parse_networks
+from arkrelay.wire.dns import Resolver
+from arkrelay.wire.https import ANSWER_BYTES, Poster
+from arkrelay.wire.tls import verifying
+
+ALLOWED = "127.0.0.2"
+ALLOW = parse_networks([f"{ALLOWED}/32"])
+BODY = b'{"event":"MessageSent"}'
+HEADERS = {"Content-Type": "application/json", "X-Ark-Signature": "c2ln", "User-Agent": "arkrelay"}
+
+
+class Rig:
+    def __init__(self, dns: DnsServer, resolver: Resolver, receiver: Receiver, trap: Receiver) -> None:
+        self.dns, self.resolver, self.receiver, self.trap = dns, resolver, receiver, trap
+        self.poster = Poster(resolver, frozenset({"192.0.2.200"}), context=trusting)
+
+    async def post(self, url: str, *, timeout_s: float = 5.0, allow_http: bool = False) -> Answer:
+        """Post to ``url``; PORT stands for the receiver's port and TRAP for that of what nobody may reach."""
+        url = url.replace("PORT", str(self.receiver.port)).replace("TRAP", str(self.trap.port))
+        return await self.poster.post(url, BODY, HEADERS, timeout_s=timeout_s, allow=ALLOW, allow_http=allow_http)
+
+
+def trusting() -> ssl.SSLContext:
+    return verifying(str(certificates.authority().ca_file))
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with AsyncExitStack() as stack:
+        dns = await stack.enter_async_context(DnsServer())
+        context = certificates.valid("hook.test").server_context()
+        receiver = await stack.enter_async_context(Receiver(ALLOWED, context=context))
+        trap = await stack.enter_async_context(Receiver("127.0.0.1"))
+        await stack.enter_async_context(Receiver("::1", trap.port))
+        dns.set("hook.test", "A", ALLOWED)
+        resolver = Resolver([dns.address], 1.0)
+        stack.push_async_callback(resolver.close)
+        yield Rig(dns, resolver, receiver, trap)
+
+
+async def test_the_bytes_and_the_headers_arrive_as_they_were_given(rig: Rig) -> None:
+    answer = await rig.post("https://hook.test:PORT/a%2fb/../c?x=1&y=%20")
+    assert (answer.status, answer.success, answer.body, answer.error) == (200, True, "taken", None)
+    assert 0 < answer.duration_s < 5
+    (request,) = rig.receiver.requests
+    assert (request.method, request.path, request.body) == ("POST", "/a%2fb/../c?x=1&y=%20", BODY)
+    assert request.headers["host"] == f"hook.test:{rig.receiver.port}"
+    assert {name.lower(): value for name, value in HEADERS.items()}.items() <= request.headers.items()
+    assert request.headers["content-length"] == str(len(BODY))
+    assert request.headers["accept-encoding"] == "identity"
+    assert not request.headers.keys() & {"cookie", "authorization", "proxy-authorization"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("204", 204, None),
+        ("400", 400, "It answered 400"),
+        ("500", 500, "It answered 500"),
+        ("redirect", 302, "It answered 302; redirects are not followed"),
+        ("close", None, "The connection ended before an answer came"),
+        ("rubbish", None, "It did not answer in HTTP"),
+    ],
+)
+async def test_what_an_endpoint_says_is_data(rig: Rig, path: str, status: int | None, error: str | None) -> None:
+    rig.receiver.gone_away = f"http://127.0.0.1:{rig.trap.port}/"
+    answer = await rig.post(f"https://hook.test:PORT/{path}")
+    assert (answer.status, answer.error, answer.success) == (status, error, error is None)
+    assert len(rig.receiver.requests) == 1
+    assert rig.trap.connections == 0
+
+
+async def test_one_that_hangs_is_left_at_the_deadline(rig: Rig) -> None:
+    began = time.monotonic()
+    answer = await rig.post("https://hook.test:PORT/hang", timeout_s=0.3)
+    assert time.monotonic() - began < 2
+    assert (answer.status, answer.error) == (None, "No answer within 0.3 s")
+
+
+async def test_a_status_in_time_counts_though_its_body_drips(rig: Rig) -> None:
+    began = time.monotonic()
+    answer = await rig.post("https://hook.test:PORT/drip", timeout_s=0.5)
+    assert time.monotonic() - began < 2
+    assert (answer.status, answer.body, answer.error) == (200, "slow", None)
+
+
+async def test_of_a_flood_only_the_beginning_is_read(rig: Rig) -> None:
+    answer = await rig.post("https://hook.test:PORT/flood")
+    assert (answer.success, answer.body) == (True, "x" * ANSWER_BYTES)
+    assert rig.receiver.sent_bytes < FLOOD_BYTES / 2
+
+
+async def test_nothing_is_inflated(rig: Rig) -> None:
+    assert "bomb" in (await rig.post("https://hook.test:PORT/zip")).body
+
+
+async def test_no_proxy_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{rig.trap.port}")
+    assert (await rig.post("https://hook.test:PORT/")).success
+    assert rig.trap.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("pair", "error"),
+    [
+        (lambda: certificates.expired("hook.test"), "has expired"),
+        (lambda: certificates.self_signed("hook.test"), "self-signed"),
+        (lambda: certificates.valid("other.test"), "mismatch"),
+    ],
+)
+async def test_a_certificate_has_to_be_valid_before_anything_is_said(
+    rig: Rig, pair: Callable[[], certificates.Pair], error: str
+) -> None:
+    async with Receiver(ALLOWED, context=pair().server_context()) as bad:
+        answer = await rig.post(f"https://hook.test:{bad.port}/")
+        assert answer.status is None
+        assert answer.error is not None
+        assert answer.error.startswith("Its certificate is not valid: ")
+        assert error in answer.error
+        assert bad.requests == []
+
+
+async def test_a_server_without_tls_is_not_told_anything(rig: Rig) -> None:
+    async with Receiver(ALLOWED) as plain:
+        answer = await rig.post(f"https://hook.test:{plain.port}/", timeout_s=0.3)
+        assert (answer.status, plain.requests) == (None, [])
+        refused = await rig.post(f"http://hook.test:{plain.port}/")
+        assert (refused.error, plain.requests) == (
+            "The URL plain http needs allow_http in [webhooks] of arkrelay.toml", [],
+        )  # fmt: skip
+        assert (await rig.post(f"http://hook.test:{plain.port}/", allow_http=True)).success
+
+
+@pytest.mark.parametrize(
+    ("url", "records"),
+    [
+        ("https://127.0.0.1:TRAP/", {}),
+        ("https://[::1]:TRAP/", {}),
+        ("https://[::ffff:127.0.0.1]:TRAP/", {}),
+        ("https://[64:ff9b::7f00:1]:TRAP/", {}),
+        ("https://0.0.0.0:TRAP/", {}),
+        ("https://[::]:TRAP/", {}),
+        ("https://10.1.2.3/", {}),
+        ("https://172.16.0.1/", {}),
+        ("https://192.168.1.1/", {}),
+        ("https://100.64.0.1/", {}),
+        ("https://169.254.169.254/latest/meta-data/", {}),
+        ("https://[fe80::1]/", {}),
+        ("https://[fd00::1]/", {}),
+        ("https://224.0.0.1/", {}),
+        ("https://192.0.2.200/", {}),  # our own
+        ("https://2130706433:TRAP/", {}),
+        ("https://0x7f000001:TRAP/", {}),
+        ("https://0177.0.0.1:TRAP/", {}),
+        ("https://127.1:TRAP/", {}),
+        ("https://localhost:TRAP/", {}),
+        ("https://sub.localhost:TRAP/", {}),
+        ("https://inside.test:TRAP/", {"A": ("127.0.0.1",)}),
+        ("https://inside.test:TRAP/", {"AAAA": ("::1",)}),
+        ("https://inside.test:TRAP/", {"AAAA": ("::ffff:127.0.0.1",)}),
+        ("https://inside.test:TRAP/", {"A": ("10.0.0.1", "127.0.0.1", "169.254.169.254")}),
+        ("https://inside.test:TRAP/", {"CNAME": ("behind.test.",)}),
+    ],
+)
+async def test_what_only_we_can_reach_is_never_connected_to(
+    rig: Rig, url: str, records: dict[str, tuple[str, ...]]
+) -> None:
+    rig.dns.set("behind.test", "A", "127.0.0.1")
+    for kind, values in records.items():
+        rig.dns.set("inside.test", kind, *values)
+    began = time.monotonic()
+    for allow_http in (False, True):
+        answer = await rig.post(url.replace("https", "http") if allow_http else url, allow_http=allow_http)
+        assert answer.status is None
+        assert answer.error is not None
+        assert "may not be posted to" in answer.error or "no usable host" in answer.error
+    assert rig.trap.connections == 0
+    assert time.monotonic() - began < 1  # nobody tried
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.2]:25/",
+        "https://192.0.2.200/",
+        "https://x:y@z/",
+        "https://1.1.1.1:25/",
+    ],
+)
+async def test_what_an_address_or_a_text_forbids_is_known_without_a_look_up(rig: Rig, url: str) -> None:
+    assert rig.poster.refusal(url, ALLOW, allow_http=False)
+    for good in ("https://127.0.0.2:25/", "https://inside.test/", "https://inside.test:25/", "https://1.1.1.1:8443/"):
+        assert rig.poster.refusal(good, ALLOW, allow_http=False) is None
+    assert rig.poster.refusal("https://inside.test:25/", (), allow_http=False) is not None
+    assert rig.dns.count() == 0
+
+
+@pytest.mark.parametrize("host", ["mail.test", "1.1.1.1", "[2606:4700::1111]"])
+async def test_no_server_of_the_system_is_posted_to_out_there(rig: Rig, host: str) -> None:
+    rig.dns.set("mail.test", "A", "1.1.1.1")
+    answer = await rig.post(f"https://{host}:25/")
+    assert answer.error == "port 25 is not for webhooks: use 443, or 1024 and above"
+
+
+async def test_of_several_addresses_only_the_good_ones_are_tried(rig: Rig) -> None:
+    rig.dns.set("hook.test", "A", "127.0.0.1", ALLOWED, "10.0.0.1")
+    assert (await rig.post("https://hook.test:PORT/")).success
+    assert rig.trap.connections == 0
+
+
+async def test_a_name_that_changes_its_mind_is_judged_anew(rig: Rig) -> None:
+    """DNS rebinding: the answer is good when the webhook is made and when it is first used, and then it is not."""
+    rig.dns.set("hook.test", "A", ALLOWED, ttl=0)
+    assert (await rig.post("https://hook.test:PORT/")).success
+    rig.dns.set("hook.test", "A", "127.0.0.1", ttl=0)
+    fresh = Resolver([rig.dns.address], 1.0)
+    answer = await Poster(fresh, frozenset(), context=trusting).post(
+        f"https://hook.test:{rig.trap.port}/", BODY, HEADERS, timeout_s=5.0, allow=ALLOW
+    )
+    await fresh.close()
+    assert answer.error == "127.0.0.1 may not be posted to: it is loopback"
+    assert rig.trap.connections == 0
+
+
+async def test_each_post_looks_up_once_and_connects_to_that(rig: Rig) -> None:
+    assert (await rig.post("https://hook.test:PORT/")).success
+    assert rig.dns.count("hook.test", "A") == 1
+    assert rig.receiver.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("nowhere.test", "nowhere.test does not exist in DNS (NXDOMAIN)"),
+        ("empty.test", "empty.test has no address in DNS"),
+        ("trouble.test", "failed"),
+    ],
+)
+async def test_a_name_without_an_address_is_named(rig: Rig, name: str, error: str) -> None:
+    rig.dns.set("empty.test", "TXT", "x")
+    rig.dns.fail("trouble.test", "*", "servfail")
+    answer = await rig.post(f"https://{name}/")
+    assert answer.status is None
+    assert answer.error is not None
+    assert error in answer.error
+
+
+async def test_a_closed_port_is_told_without_the_url(rig: Rig) -> None:
+    async with Receiver(ALLOWED) as gone:
+        port = gone.port
+    answer = await rig.post(f"https://hook.test:{port}/secret-path")
+    assert answer.error == "Could not connect: Connection refused"
