@@ -127,7 +127,13 @@ class Daemon:
         self.signing = Signing()
         self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
         self.settler = Settler(self.store, live, self.metrics, Rules.load(), Notices(self.store, live, self.signing))
-        self.queue = Queue(self.store, live, self.settler, self._connection)
+        self.queue = Queue(
+            self.store,
+            live,
+            self.settler,
+            self._connection,
+            lambda site: self.courier.providers.capacity(site),  # noqa: PLW0108 -- there is no courier yet
+        )
         self.domains = DomainChecker(self.resolver, self.store, live)
         own = own_addresses()
         self.peer_tls = PeerTls(self.store, live, self.resolver, Fetcher(self.resolver, own))

@@ -13,6 +13,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "emails.send": {"from": "Shop <shop@example.com>", **_MAIL, "metadata": {"order": "4711"}},
     "emails.send_batch": {"from": "Shop <shop@example.com>", "emails": [_MAIL, {**_MAIL, "to": ["bob@example.net"]}]},
     "emails.send_raw": {"from": "shop@example.com", "to": ["ann@example.net"], "rawMessage": _RAW},
+    "lanes.limit": {"connections": 2, "messagesPerSecond": 1.5},
     "queue.retry": {"all": True, "domain": "example.net"},
     "queue.flush": {"domain": "example.net"},
     "queue.hold": _IDS,

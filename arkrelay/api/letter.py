@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -60,6 +60,10 @@ _Headers = Annotated[
 ]
 
 
+# bulk goes behind what people wait for; without it the credential's own priority holds
+Priority = Literal["transactional", "bulk"]
+
+
 class File(Body):
     """An attachment."""
 
@@ -93,6 +97,7 @@ class SendBody(Email, kw_only=True):
         Line | float | None,
         Meta(description="When it is given up if it has not left: ISO 8601 or Unix seconds."),
     ] = None
+    priority: Priority | None = None
 
 
 @dataclass(frozen=True, slots=True)

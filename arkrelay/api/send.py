@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from arkrelay.api.ask import Ask
-from arkrelay.api.letter import Email, SendBody, author_of, is_heavy, write
+from arkrelay.api.letter import Email, Priority, SendBody, author_of, is_heavy, write
 from arkrelay.api.model import UNSET, Answer, Body, Line, Meta, Nothing, UnsetType, convert, field
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.sending import Sender, SendResult, sender_of, submission, submit, tell_limit, written
@@ -45,6 +45,7 @@ class BatchBody(Body):
         name="from", default=None
     )
     tenant_id: Annotated[Line | None, Meta(description="Whose emails they are, for an organisation key.")] = None
+    priority: Annotated[Priority | None, Meta(description="Of every email of the batch.")] = None
 
 
 class BatchEntry(Answer):
@@ -82,6 +83,7 @@ async def send(ask: Ask[Nothing, SendBody]) -> SendResult:
         expires_at=expires_at,
         tag=email.tag,
         metadata=email.metadata,
+        priority=body.priority,
     )
     return await submit(ask, message, [body.to] if isinstance(body.to, str) else body.to)
 
@@ -146,7 +148,7 @@ async def _written(ask: Ask[Nothing, BatchBody], sender: Sender) -> list[_One]:
             made = write(whole, author, most)
         except ApiError as error:
             return _One(to, error.message)
-        more = {"tag": made.tag, "metadata": made.metadata}
+        more = {"tag": made.tag, "metadata": made.metadata, "priority": body.priority}
         message = submission(ask, sender, author.address, made.recipients, made.content, **more)
         return _One(to, "", message, made.to)
 

@@ -32,6 +32,8 @@ COMMANDS = MappingProxyType(
         "send": ("send", "Send one message."),
         "sendmail": ("sendmail", "A drop-in for /usr/sbin/sendmail."),
         "queue": ("queue", "What waits: list, show, retry, hold, release, delete, flush."),
+        "lanes": ("lanes", "What each site takes from us now, and why."),
+        "lane": ("lanes", "Orders to one lane: rest, resume, limit."),
         "why": ("why", "Say in one sentence what a message, address or domain waits for."),
         "message": ("message", "Messages and what became of them: list, show."),
         "events": ("events", "The log of events, as it was or as it happens."),

@@ -20,6 +20,7 @@ VALUE_OCTETS = 900  # of a field for programs; a line has 998 (RFC 5322 §2.1.1)
 
 _ENCODED = re.compile(r"\+([0-9A-F]{2})")  # RFC 3461 §4: hexchar
 _PLAIN = re.compile(r"[!-*,-<>-\[\]-~]")  # RFC 6533 §3: QCHAR, what stands for itself in an address
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SPACES = re.compile(r"\s+")
 _SUBJECT = {
     "failed": "Not delivered to {}",
@@ -164,7 +165,7 @@ def _status_part(report: Report, *, utf8: bool) -> bytes:
 
 def _field(name: str, value: str, *, utf8: bool) -> bytes:
     """Return one field on one line: a peer's words have no place for a line end, and ASCII unless ``utf8``."""
-    plain = _SPACES.sub(" ", value)
+    plain = _CONTROL.sub("?", _SPACES.sub(" ", value))
     octets = plain.encode() if utf8 else plain.encode("ascii", "replace")
     return f"{name}: ".encode() + octets[:VALUE_OCTETS].decode("utf-8", "ignore").encode() + CRLF
 

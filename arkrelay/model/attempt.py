@@ -108,6 +108,7 @@ class Classified:
     bounce_class: BounceClass
     permanent: bool
     wait_s: float | None = None
+    lane: str = ""  # "slow": the peer wants less of us; "block": it does not want our address at all
 
 
 @dataclass(frozen=True, slots=True)

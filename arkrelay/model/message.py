@@ -27,6 +27,7 @@ class Status(StrEnum):
     HELD = "held"
 
 
+PRIORITIES = ("transactional", "bulk")
 QUEUED = frozenset({Status.PENDING, Status.SOFTFAIL})
 
 
@@ -75,6 +76,7 @@ class Submission:
     tell_at: float | None = None  # when its sender wants to hear that it still waits (RFC 2852, mode N)
     requiretls: bool = False  # declared on MAIL (RFC 8689 §4.1)
     test: bool = False  # by a test key: everything happens but the delivery (Ark contract §16)
+    priority: str | None = None  # one of PRIORITIES, or None: its header or its credential says
     tag: str | None = None  # from REST; None: what the header says
     metadata: Mapping[str, str] | None = None  # likewise
 
@@ -103,6 +105,7 @@ class Message:
     expires_at: float | None = None
     test: bool = False
     tell_at: float | None = None
+    bulk: bool = False  # goes behind what people wait for
 
     @property
     def counts(self) -> bool:

@@ -29,3 +29,4 @@ class Outcome:
     suppress: str | None = None
     unsuppress: bool = False
     uncertain: int = 0  # the recipient's new count of attempts without a reply to the final dot
+    lane: str = ""  # what the attempt says of us at this site, see ``Classified``

@@ -198,10 +198,11 @@ class Delivery:
         "retry",
         choices=("retry", "hold"),
     )
-    connections_per_site: int = setting("Connections at once to one destination.", Kind.INTEGER, 5, low=1)
+    connections_per_site: int = setting("Connections at once to one MX site.", Kind.INTEGER, 5, low=1)
     messages_per_connection: int = setting("Messages on one connection.", Kind.INTEGER, 100, low=1)
+    messages_per_second: float = setting("Messages a second to one MX site; no smarthost has it.", Kind.NUMBER, 20)
     idle_connection_s: float = setting(
-        "A kept connection without work is closed after this.", Kind.DURATION, 10.0, key="idle_connection"
+        "A kept connection without work is closed after this.", Kind.DURATION, 60.0, key="idle_connection"
     )
     mta_sts: bool = setting("Obey the MTA-STS policies of recipient domains (RFC 8461).", Kind.BOOLEAN, True)
     dane: str = setting(
@@ -254,6 +255,21 @@ class TlsReports:
     organisation: str = setting("Who we are, in reports. Default: hostname.", Kind.STRING, "")
     contact: str = setting(
         "Address that reports come from and questions go to, of a sender domain of a tenant.", Kind.STRING, ""
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One ``[[provider]]``: what one provider takes from one address of ours."""
+
+    name: str = setting("Its name, as `arkrelay lanes` shows it; a shipped one's replaces that.", Kind.STRING)
+    mx: tuple[str, ...] = setting('Suffixes of its MX hosts, such as ".google.com".', Kind.STRINGS)
+    connections: int = setting("Connections at once, over all of its hosts and domains.", Kind.INTEGER, 5)
+    messages_per_connection: int = setting("Messages on one connection.", Kind.INTEGER, 100, low=1)
+    messages_per_second: float = setting("Messages a second.", Kind.NUMBER, 20)
+    idle_s: float = setting("A connection without work is closed after this.", Kind.DURATION, 60.0, key="idle")
+    tls: str = setting(
+        "Is mail for it never sent in clear text?", Kind.CHOICE, "optional", choices=("required", "optional")
     )
 
 
@@ -403,6 +419,7 @@ class Settings:
     route: tuple[Route, ...] = setting("Smarthosts instead of MX.", Kind.TABLES, ())
     tls_policy: tuple[TlsRule, ...] = setting("TLS demanded of recipient domains.", Kind.TABLES, ())
     tls_reports: TlsReports = setting("Reports about TLS to recipient domains.", Kind.TABLE, TlsReports)
+    provider: tuple[Provider, ...] = setting("Limits of providers beside the shipped ones.", Kind.TABLES, ())
     dns: Dns = setting("The resolver.", Kind.TABLE, Dns)
     suppression: Suppression = setting("Addresses that may not be mailed.", Kind.TABLE, Suppression)
     dsn: Dsn = setting("Notices to senders.", Kind.TABLE, Dsn)

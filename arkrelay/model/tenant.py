@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arkrelay.model.message import PRIORITIES
 from arkrelay.model.settings import Kind, setting
 
 STATUSES = ("active", "suspended", "archived")
@@ -48,6 +49,12 @@ class Credential:
         "Restrict to these sender domains; empty: all of the tenant's.", Kind.HOSTS, ()
     )
     hold: bool = setting("True: it may not send.", Kind.BOOLEAN, False)
+    priority: str = setting(
+        "Of mail that does not say: bulk goes behind what people wait for.",
+        Kind.CHOICE,
+        "transactional",
+        choices=PRIORITIES,
+    )
     id: int = setting("Number that REST shows; derived from the name when absent.", Kind.INTEGER, 0)
     created_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
     updated_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")

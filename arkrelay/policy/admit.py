@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from arkrelay.model.address import Address
 from arkrelay.model.domain import DomainState
 from arkrelay.model.errors import Refused
-from arkrelay.model.message import HoldReason
+from arkrelay.model.message import PRIORITIES, HoldReason
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy.limits import Level, level
 
@@ -40,6 +40,14 @@ def check_tenant(tenant: Tenant, credential: Credential | None) -> Refused | Non
     if credential is not None and "send" not in credential.permissions:
         return _refused(f'The credential {credential.name} lacks the permission "send"')
     return None
+
+
+def is_bulk(priority: str | None, credential: Credential | None) -> bool:
+    """Return whether a message goes behind what people wait for; what names no priority has its credential's."""
+    named = (priority or "").strip().lower()
+    if named not in PRIORITIES:
+        named = credential.priority if credential is not None else PRIORITIES[0]
+    return named == "bulk"
 
 
 def check_sender(

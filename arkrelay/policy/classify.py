@@ -58,6 +58,7 @@ class Rule:
     bounce_class: BounceClass
     soft: bool
     source: str
+    lane: str = ""
 
     def fits(self, status: str, text: Text) -> bool:
         """Return whether status code and text fit; the code was looked at by the caller."""
@@ -106,6 +107,7 @@ def _parse_rule(row: Mapping[str, Any]) -> Rule:
         bounce_class=BounceClass(row["class"]),
         soft=not row.get("permanent", True),
         source=row["from"],
+        lane=row.get("lane", "block" if row["class"] == "blocklisted" else ""),
     )
 
 
@@ -163,8 +165,8 @@ def classify(result: Reply | Failure, rules: Rules, *, attempts: int) -> Classif
     if result.stage in BEFORE_MAIL and rule.text is None:
         bounce_class = _class_before_mail(result, bounce_class)
     if result.code < 500:
-        return Classified(bounce_class, permanent=False, wait_s=wait_hint(text))
-    return Classified(bounce_class, permanent=not (rule.soft or result.stage in BEFORE_MAIL))
+        return Classified(bounce_class, permanent=False, wait_s=wait_hint(text), lane=rule.lane)
+    return Classified(bounce_class, permanent=not (rule.soft or result.stage in BEFORE_MAIL), lane=rule.lane)
 
 
 def _classify_failure(failure: Failure, attempts: int) -> Classified:

@@ -82,6 +82,7 @@ def decide(
         events=(_event(recipient, attempt, status, details, now, classified, due_at),),
         suppress=_suppression(classified, status, settings),
         uncertain=recipient.uncertain,
+        lane=classified.lane,
     )
 
 

@@ -9,7 +9,6 @@ from random import Random
 from arkrelay.model.dns import MxAnswer, MxHost
 from arkrelay.model.reply import Failure, FailureKind, Stage
 from arkrelay.model.settings import Route, TlsRule
-from arkrelay.policy.zones import zone_of
 
 MAX_HOSTS = 10  # looked up in one attempt; a domain with 60 MX does not cost 60 look-ups
 MAX_ADDRESSES = 5  # tried in one attempt (RFC 5321 §5.1 wants at least two)
@@ -22,24 +21,6 @@ TEST_DESTINATION = "test:"  # where a test key's mail goes: nowhere; no domain i
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# Operators whose customers' domains share one front: they count connections per sender, not per domain, and so
-# do we. Everybody else is known by the zone of the best MX host.
-PROVIDERS: tuple[tuple[str, str], ...] = (
-    (".google.com", "google"),
-    (".googlemail.com", "google"),
-    (".protection.outlook.com", "microsoft"),  # with .olc. the consumers', without it the companies'
-    (".mx.microsoft", "microsoft"),
-    (".hotmail.com", "microsoft"),
-    (".yahoodns.net", "yahoo"),
-    (".mail.icloud.com", "apple"),
-    (".mail.me.com", "apple"),
-    (".orange.fr", "orange"),
-    (".wanadoo.fr", "orange"),
-    (".gmx.net", "gmx"),
-    (".web.de", "gmx"),  # one company, one set of limits
-    (".comcast.net", "comcast"),
-)
 
 # IANA special-purpose address registries (RFC 6890), and what is not unicast at all. Written out, because
 # ``ipaddress`` knows different ones in different releases of Python (CVE-2024-4032).
@@ -135,15 +116,6 @@ def families(ip_family: str, *, global_ipv6: bool) -> tuple[int, ...]:
             return (6,)
         case _:
             return (6, 4) if global_ipv6 else (4,)
-
-
-def site_of(hosts: Sequence[MxHost]) -> str:
-    """Return the key by which connections to these hosts are counted: a provider, or the best host's zone."""
-    best = min(hosts, key=lambda host: (host.preference, host.host)).host  # the same, however equals are shuffled
-    for suffix, provider in PROVIDERS:
-        if best.endswith(suffix):
-            return provider
-    return zone_of(best)
 
 
 def order_hosts(answer: MxAnswer, own_hosts: frozenset[str], dice: Random) -> tuple[MxHost, ...] | Failure:

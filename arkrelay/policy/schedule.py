@@ -1,16 +1,19 @@
-"""Which destination is served next, by how many connections: the ready queue as a state machine.
+"""Which mail is sent next, and by how many connections: the ready queue as a state machine.
 
 Mail waits in two places. Fresh mail is handed over in memory, already leased, within a bound; everything
 else (later tries, the overflow, what a restart found) waits in the table, of which only the earliest due
-time per destination is known here. Memory therefore does not grow with the queue, and one destination's
-million of overdue rows costs the others nothing: each ``Lane`` claims its own rows, 50 at a time.
+time per destination and tenant is known here. Memory therefore does not grow with the queue, and one
+destination's million of overdue rows costs the others nothing: each ``Lane`` claims its own rows, 50 at a time.
 
-Within a lane older mail goes first: while the table holds due rows of a destination, fresh mail for it is
-not taken into memory (``room`` says no) and queues up behind them in the table.
+A lane serves its tenants in turn, one message each, whether it is in memory or in the table: a tenant's flood never
+stands before another's single mail. Within a tenant's ``Share`` mail that people wait for goes before bulk,
+and older before newer: while the table holds due rows of a share, fresh mail for it is not taken into memory
+(``room`` says no) and queues up behind them in the table.
 """
 
 import heapq
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -24,14 +27,58 @@ BACKLOG_PER_CONNECTION = 4  # a lane opens another connection for each so many t
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
-    """One destination: what is ready for it in memory, when its table rows are due, who serves it."""
+class Share:
+    """One tenant's mail for one destination: what is ready in memory, and when its table rows are due."""
 
-    destination: str
-    ready: deque[Recipient] = field(default_factory=deque)
+    tenant_id: str
+    first: deque[Recipient] = field(default_factory=deque)  # what people wait for
+    bulk: deque[Recipient] = field(default_factory=deque)
     table_due: float = inf  # earliest unleased row; inf: none that we know of
     claiming: bool = False
     noted_due: float = inf  # what was noted while a claim was under way, which may not have seen it
+
+    @property
+    def ready(self) -> int:
+        """How many recipients are in memory."""
+        return len(self.first) + len(self.bulk)
+
+    def offer(self, recipient: Recipient, *, in_front: bool = False) -> None:
+        """Put a leased recipient behind what is ready, or in front of it."""
+        line = self.bulk if recipient.message.bulk else self.first
+        if in_front:
+            line.appendleft(recipient)
+        else:
+            line.append(recipient)
+
+    def take(self) -> Recipient:
+        """Return the next recipient; there must be one."""
+        return self.first.popleft() if self.first else self.bulk.popleft()
+
+    def take_all(self) -> list[Recipient]:
+        """Return everything that is ready."""
+        taken = [*self.first, *self.bulk]
+        self.first.clear()
+        self.bulk.clear()
+        return taken
+
+    def take_if(self, wanted: Callable[[Recipient], bool]) -> list[Recipient]:
+        """Return what is ready and wanted; the rest stays in its order."""
+        taken = [one for one in (*self.first, *self.bulk) if wanted(one)]
+        for recipient in taken:
+            (self.bulk if recipient.message.bulk else self.first).remove(recipient)
+        return taken
+
+    def has_work(self, now: float) -> bool:
+        """Return whether something of it may be sent now."""
+        return bool(self.first) or bool(self.bulk) or self.table_due <= now
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One destination: what waits for it, tenant by tenant, and who serves it."""
+
+    destination: str
+    shares: dict[str, Share] = field(default_factory=dict)  # in the order of their turns
     connections: int = 0  # being set up or serving
     sessions: int = 0  # serving: the peer has taken the conversation
     most: int = 0  # what the peer let us have when it last refused another; 0: it has not
@@ -39,10 +86,39 @@ class Lane:
     rest_until: float = 0.0
     rest_reason: str = ""
     rest_site: str = ""  # whose failure it was, for ``Pace``
+    site: str = ""  # that answered for it last
+
+    @property
+    def ready(self) -> int:
+        """How many recipients are in memory."""
+        return sum(share.ready for share in self.shares.values())
+
+    @property
+    def table_due(self) -> float:
+        """When the first row of the table is due; inf: none that we know of."""
+        return min((share.table_due for share in self.shares.values()), default=inf)
 
     def has_work(self, now: float) -> bool:
         """Return whether something may be sent now, rest aside."""
-        return bool(self.ready) or self.table_due <= now
+        return any(share.has_work(now) for share in self.shares.values())
+
+    def turn(self, now: float) -> Share | None:
+        """Return the share whose turn it is, or None; while one is claimed for, what it has in the table is not."""
+        for share in self.shares.values():
+            if share.ready or (share.table_due <= now and not share.claiming):
+                return share
+        return None
+
+    def take_all(self) -> list[Recipient]:
+        """Return everything that is ready in memory."""
+        return [recipient for share in self.shares.values() for recipient in share.take_all()]
+
+    def served(self, share: Share) -> None:
+        """Put the share at the end of the turns; forget it when it has nothing."""
+        if self.shares.pop(share.tenant_id, None) is not None and (
+            share.ready or share.claiming or share.table_due < inf
+        ):
+            self.shares[share.tenant_id] = share
 
 
 class Schedule:
@@ -62,14 +138,27 @@ class Schedule:
             lane = self.lanes[destination] = Lane(destination)
         return lane
 
-    def room(self, destinations: list[str], size_bytes: int, now: float) -> bool:
+    def share(self, destination: str, tenant_id: str) -> Share:
+        """Return a tenant's share of a lane, made now if need be."""
+        shares = self.lane(destination).shares
+        share = shares.get(tenant_id)
+        if share is None:
+            share = shares[tenant_id] = Share(tenant_id)
+        return share
+
+    def room(self, destinations: Sequence[str], tenant_id: str, size_bytes: int, now: float) -> bool:
         """Reserve memory for one recipient per entry of ``destinations``, or return False and reserve nothing."""
         if self.messages + len(destinations) > HANDOVER_MESSAGES or self.bytes + size_bytes > HANDOVER_BYTES:
             return False
         lanes = self.lanes
         for destination in destinations:
             lane = lanes.get(destination)
-            if lane is not None and (lane.table_due <= now or lane.rest_until > now):
+            if lane is None:
+                continue
+            if lane.rest_until > now:
+                return False
+            share = lane.shares.get(tenant_id)
+            if share is not None and share.table_due <= now:
                 return False
         self.messages += len(destinations)
         self.bytes += size_bytes
@@ -81,30 +170,30 @@ class Schedule:
         self.bytes -= size_bytes
 
     def offer(self, recipient: Recipient) -> Lane:
-        """Put a leased recipient at the end of its lane's ready queue."""
+        """Put a leased recipient behind what is ready of its tenant in its lane."""
         lane = self.lane(recipient.destination)
-        lane.ready.append(recipient)
+        self.share(recipient.destination, recipient.message.tenant_id).offer(recipient)
         return lane
 
-    def note_due(self, destination: str, at: float) -> None:
-        """Remember that the table holds an unleased row of ``destination`` that is due at ``at``."""
-        lane = self.lane(destination)
-        if lane.claiming:
-            lane.noted_due = min(at, lane.noted_due)
-        if at < lane.table_due:
-            lane.table_due = at
-            self._push(max(at, lane.rest_until), destination)
+    def note_due(self, destination: str, tenant_id: str, at: float) -> None:
+        """Remember that the table holds an unleased row of ``destination`` and tenant that is due at ``at``."""
+        share = self.share(destination, tenant_id)
+        if share.claiming:
+            share.noted_due = min(at, share.noted_due)
+        if at < share.table_due:
+            share.table_due = at
+            self._push(max(at, self.lanes[destination].rest_until), destination)
 
-    def claimed(self, lane: Lane, next_due: float | None) -> None:
-        """Remember after a claim when the lane's remaining rows are due (None: no rows remain).
+    def claimed(self, lane: Lane, share: Share, next_due: float | None) -> None:
+        """Remember after a claim when the share's remaining rows are due (None: no rows remain).
 
         A row that was noted meanwhile may have been written behind the claim in the same batch: the claim did not
         see it, and its time must not be forgotten.
         """
-        lane.table_due = min(inf if next_due is None else next_due, lane.noted_due)
-        lane.noted_due = inf
-        if lane.table_due < inf:
-            self._push(max(lane.table_due, lane.rest_until), lane.destination)
+        share.table_due = min(inf if next_due is None else next_due, share.noted_due)
+        share.noted_due = inf
+        if share.table_due < inf:
+            self._push(max(share.table_due, lane.rest_until), lane.destination)
 
     def rest(self, lane: Lane, until: float, reason: str) -> None:
         """Leave the lane alone until then; ``why`` shows the reason."""
@@ -133,7 +222,7 @@ class Schedule:
         """
         if lane.rest_until > now:
             return 0
-        waiting = len(lane.ready) + (CLAIM if lane.table_due <= now else 0)
+        waiting = lane.ready + (CLAIM if lane.table_due <= now else 0)
         if not waiting:
             return 0
         limit = self.connections_per_lane
@@ -153,7 +242,9 @@ class Schedule:
 
     def forget(self, lane: Lane, now: float) -> None:
         """Drop the lane if nothing is known of it any more, so that memory follows the active destinations."""
-        if not lane.ready and not lane.connections and lane.table_due == inf and lane.rest_until <= now:
+        if lane.connections or lane.rest_until > now:
+            return
+        if not any(share.ready or share.claiming or share.table_due < inf for share in lane.shares.values()):
             self.lanes.pop(lane.destination, None)
 
     def _push(self, at: float, destination: str) -> None:

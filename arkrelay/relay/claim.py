@@ -28,19 +28,18 @@ class Claimed:
     suppressed: dict[int, str]
 
 
-def claim(db: sqlite3.Connection, destination: str, now: float, count: int, epoch: int) -> Claimed:
+def claim(db: sqlite3.Connection, destination: str, tenant_id: str, now: float, count: int, epoch: int) -> Claimed:
     """A job of the writer: lease up to ``count`` due rows, and look their addresses up."""
-    recipients = rows.claim(db, destination, now, count, epoch)
-    by_tenant: dict[str, dict[str, list[int]]] = {}
+    recipients = rows.claim(db, destination, tenant_id, now, count, epoch)
+    keys: dict[str, list[int]] = {}
     for recipient in recipients:
         if recipient.hold_reason is not HoldReason.SUPPRESSED:  # else a person has passed over the list (see settle)
-            keys = by_tenant.setdefault(recipient.message.tenant_id, {})
             keys.setdefault(address_key(recipient.address), []).append(recipient.id)
     found: dict[int, str] = {}
-    for tenant_id, keys in by_tenant.items():
+    if keys:
         for key, reason in suppressed_among(db, tenant_id, list(keys)).items():
             found |= dict.fromkeys(keys[key], reason)
-    return Claimed(recipients, rows.next_due(db, destination), found)
+    return Claimed(recipients, rows.next_due(db, destination, tenant_id), found)
 
 
 def kept_back(recipient: Recipient, snapshot: Snapshot, now: float) -> Outcome | None:

@@ -29,6 +29,8 @@ from arkrelay.wire.smtp import Session
 
 log = structlog.get_logger()
 
+TURN = 10  # messages after which a connection makes room for another lane of its site
+PATIENCE_S = 5.0  # a connection is kept while its site's rate lets the next message wait no longer
 OUTSTANDING = 2  # transactions in flight on one connection
 PERMANENT = frozenset(
     {
@@ -88,8 +90,12 @@ class Connection:
             await self._fail(NotConnected(plan, None, 0.0))
             return
         self._site = plan.site
+        self._lane.site = plan.site
         if not self._queue.pace.may_connect(plan.site, time.time()):
             self._wait_for_site(plan.site)
+            return
+        if (pause_s := self._queue.pace.wait_s(plan.site, time.time())) > PATIENCE_S:
+            self._wait_for_rate(pause_s)
             return
         self._queue.pace.connected(plan.site)
         try:
@@ -102,22 +108,33 @@ class Connection:
             self._queue.site_closed(plan.site)
 
     async def _serve(self, session: Session) -> None:
-        started = 0
-        limit = self._live.snapshot.settings.delivery.messages_per_connection
+        started, queue, site = 0, self._queue, self._site
+        limit = queue.pace.capacity(site, time.time()).messages
         self._lane.sessions += 1
         try:
             while True:
                 self._awake.clear()
-                while session.open and self._outstanding < OUTSTANDING and started < limit:
-                    recipient = await self._queue.next(self._lane)
+                pause_s = 0.0
+                while session.open and self._outstanding < OUTSTANDING and (started < limit or not limit):
+                    if (pause_s := queue.pace.wait_s(site, time.time())) or self._gives_way(started):
+                        break
+                    recipient = await queue.next(self._lane)
                     if recipient is None:
                         break
+                    queue.pace.started(site, time.time())
+                    queue.served(site, recipient.message.tenant_id)
                     started += await self._start(session, recipient)
-                self.hungry = session.open and self._outstanding < OUTSTANDING and started < limit
-                if not self.hungry and self._lane.ready:
-                    self._queue.kick(self._lane)  # more waits than this connection can take now
+                fit = session.open and (started < limit or not limit) and not self._gives_way(started)
+                self.hungry = fit and self._outstanding < OUTSTANDING and not pause_s
+                if not self.hungry and self._lane.ready and not pause_s:
+                    queue.kick(self._lane)  # more waits than this connection can take now
                 if self._outstanding:
                     await self._awake.wait()
+                elif pause_s and fit:
+                    if pause_s > PATIENCE_S:
+                        self._wait_for_rate(pause_s)
+                        break
+                    await asyncio.sleep(pause_s)
                 elif not self.hungry or not await self._idle():
                     break
             self.hungry, self.leaving = False, True  # who comes now does not wait for the peer's answer to QUIT
@@ -130,7 +147,7 @@ class Connection:
     async def _idle(self) -> bool:
         """Return True when there is work again; False when it was idle too long or is wanted elsewhere."""
         try:
-            async with asyncio.timeout(self._live.snapshot.settings.delivery.idle_connection_s):
+            async with asyncio.timeout(self._queue.pace.capacity(self._site, time.time()).idle_s):
                 while not self._queue.offers(self._lane):
                     if self._queue.stopping or self._queue.site_wanted(self._site):
                         return False
@@ -177,7 +194,8 @@ class Connection:
                 return
             self._ended += 1
             self._judge_site(attempt, session)
-            self._settler.attempted(recipient, attempt, lambda: self._journal.end(slot))
+            outcome = self._settler.attempted(recipient, attempt, lambda: self._journal.end(slot))
+            self._heed(outcome.lane, str(attempt.result))
             self._queue.finished(recipient)
 
         return ended
@@ -199,7 +217,7 @@ class Connection:
         """Let the site rest when it says 421, or ends a connection that has brought nothing at all."""
         result = attempt.result
         if isinstance(result, Reply) and result.code != 421:
-            self._queue.pace.succeeded(self._site)
+            self._queue.pace.succeeded(self._site, time.time())
             self._answered = True
         elif not session.open and not (isinstance(result, Failure) and self._answered):
             self._rest(str(result))
@@ -225,15 +243,45 @@ class Connection:
                     port=candidate.port if candidate else None,
                     policy=failed.policy,
                 )
-                self._settler.attempted(recipient, attempt)
+                outcome = self._settler.attempted(recipient, attempt)
+                self._heed(outcome.lane, str(result))
                 self._queue.finished(recipient)
             await asyncio.sleep(0)
+
+    def _heed(self, advice: str, said: str) -> None:
+        """Let the lane follow what its peer said of us: less of everything, or no more for hours."""
+        site = self._site
+        if not advice or not site:
+            return
+        now = time.time()
+        if advice == "slow":
+            self._queue.pace.slow(site, now, said)
+            log.warning("lane_slowed", lane=site, reply=said)
+            return
+        dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
+        until = self._queue.pace.block(site, now, dice, said)
+        self._lane.rest_site = site
+        self._queue.schedule.rest(self._lane, until, said)
+        log.warning("lane_blocked", lane=site, until=until, reply=said)
+
+    def _gives_way(self, started: int) -> bool:
+        """Return whether this connection has had its turn and another waits for its site, or a person said so."""
+        if self._queue.pace.ordered_to_rest(self._site):
+            return True
+        return started >= TURN and self._queue.site_wanted(self._site)
+
+    def _wait_for_rate(self, pause_s: float) -> None:
+        """Come back when the site takes the next message; what it said about us is the reason."""
+        now = time.time()
+        reason = self._queue.pace.reason(self._site, now) or "its messages a second are used up"
+        self._lane.rest_site = ""
+        self._queue.schedule.rest(self._lane, now + pause_s, reason)
 
     def _rest(self, reason: str) -> None:
         now = time.time()
         dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
         site = self._lane.rest_site = self._site or self._lane.destination
-        until = self._queue.pace.failed(site, now, dice)
+        until = self._queue.pace.failed(site, now, dice, reason)
         self._queue.schedule.rest(self._lane, until, reason)
 
     def _wait_for_site(self, site: str) -> None:
@@ -241,7 +289,8 @@ class Connection:
         at = self._queue.pace.next_connect_at(site, now)
         if at > now:
             self._lane.rest_site = site
-            self._queue.schedule.rest(self._lane, at, f"{site} did not answer a moment ago")
+            reason = self._queue.pace.reason(site, now) or f"{site} did not answer a moment ago"
+            self._queue.schedule.rest(self._lane, at, reason)
         else:
             self._queue.wait_for_site(self._lane, site)
 

@@ -29,6 +29,7 @@ from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.model.settings import Route
 from arkrelay.policy import route as routing
 from arkrelay.policy.peertls import explain
+from arkrelay.policy.providers import Providers
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.plan import Candidate, Plan, Planner
@@ -85,6 +86,11 @@ class Courier:
         self._own_addresses = own_addresses
         self.clear_text_until: dict[str, float] = {}  # by MX host, loaded from the store at start
         self.on_tls_broken: Callable[[str, float], None] = lambda _host, _until: None
+
+    @property
+    def providers(self) -> Providers:
+        """The providers as the configuration in force has them."""
+        return self._planner.providers
 
     async def plan(self, destination: str) -> Plan | Failure:
         """Return the hosts and addresses to try for ``destination``, or why there are none."""

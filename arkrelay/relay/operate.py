@@ -116,7 +116,8 @@ class Operator:
         for outcome in outcomes:
             settle.log_outcome(outcome)
             if outcome.due_at is not None:
-                self._queue.note_due(outcome.recipient.destination, outcome.due_at)
+                recipient = outcome.recipient
+                self._queue.note_due(recipient.destination, recipient.message.tenant_id, outcome.due_at)
         if verb is Verb.RETRY:
             for destination in {outcome.recipient.destination for outcome in outcomes}:
                 self._queue.end_rests(destination)

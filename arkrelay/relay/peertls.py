@@ -103,22 +103,22 @@ class PeerTls:
         secure: bool,
         requiretls: bool = False,
         any_tls: bool = False,
+        encrypted: bool = False,
     ) -> Demand | Failure:
         """Return what this host must show for mail to ``domain``, or why it gets none; the latter is counted.
 
         ``secure``: DNSSEC vouches for the domain's MX records and the host's addresses. Without that no TLSA record
         would prove anything, and none is asked for (RFC 7672 §2.2.1, §2.2.2). ``requiretls`` and ``any_tls`` are what
-        the message says itself; the latter leaves nothing but our own rules (RFC 8689 §4.1).
+        the message says itself; the latter leaves nothing but our own rules (RFC 8689 §4.1). ``encrypted``: the
+        provider has offered TLS for years, and clear text is never sent to it.
         """
         settings = self._live.snapshot.settings
         rule = match_tls_rule(domain, settings.tls_policy)
+        wanted = rule.require if rule else "encrypted" if encrypted else ""
         found: Demand | Failure
         asks = secure and settings.delivery.dane != "off" and not any_tls
         tlsa = await self._tlsa(host) if asks else None
-        if isinstance(tlsa, Failure):
-            found = tlsa
-        else:
-            found = demand_of(host, domain, sts=sts, tlsa=tlsa, rule=rule.require if rule else "")
+        found = tlsa if isinstance(tlsa, Failure) else demand_of(host, domain, sts=sts, tlsa=tlsa, rule=wanted)
         if requiretls and isinstance(found, Demand):
             named = sts is not None and sts.mode != "none" and mtasts.listed(host, sts)
             found = requiring(found, host, domain, proved=secure or named or host == domain)

@@ -14,6 +14,7 @@ from arkrelay.model.peertls import Demand, StsPolicy, TlsPolicy
 from arkrelay.model.reply import Failure, FailureKind, Stage
 from arkrelay.model.settings import Route
 from arkrelay.policy import route as routing
+from arkrelay.policy.providers import Providers
 from arkrelay.relay.peertls import PeerTls
 from arkrelay.wire.dns import Resolver
 
@@ -52,6 +53,16 @@ class Planner:
         self._peer_tls = peer_tls
         self._own_addresses = own_addresses
         self._ipv6 = ipv6
+        self._providers_of = live.snapshot.settings
+        self._providers = Providers(self._providers_of.delivery, self._providers_of.provider)
+
+    @property
+    def providers(self) -> Providers:
+        """The providers as the configuration in force has them."""
+        settings = self._live.snapshot.settings
+        if self._providers_of is not settings:
+            self._providers_of, self._providers = settings, Providers(settings.delivery, settings.provider)
+        return self._providers
 
     async def plan(self, destination: str) -> Plan | Failure:
         """Return the hosts and addresses to try for ``destination``, or why there are none."""
@@ -85,7 +96,7 @@ class Planner:
             return targets
         port = settings.delivery.port
         candidates = tuple(Candidate(one.host, one.address, port, demands[one.host]) for one in targets)
-        return Plan(routing.site_of(hosts), candidates, None, destination, sts)
+        return Plan(self.providers.site_of(hosts), candidates, None, destination, sts)
 
     async def _resolve(
         self, hosts: Sequence[MxHost], families: tuple[int, ...]
@@ -140,6 +151,7 @@ class Planner:
                     secure=secure,
                     requiretls=mark == routing.REQUIRETLS,
                     any_tls=mark == routing.ANY_TLS,
+                    encrypted=self.providers.demands_tls(host),
                 )
                 for host, secure in hosts
             )

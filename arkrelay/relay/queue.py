@@ -8,7 +8,6 @@ does not fit, and every later try, is claimed from the table when a connection o
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
@@ -20,12 +19,14 @@ from arkrelay.model.errors import StoreError
 from arkrelay.model.message import HoldReason, Recipient
 from arkrelay.policy import outcomes
 from arkrelay.policy.describe import suppressed
-from arkrelay.policy.pace import Pace
+from arkrelay.policy.pace import Capacity, Pace
 from arkrelay.policy.retry import longest_wait_s
-from arkrelay.policy.schedule import CLAIM, Lane, Schedule
+from arkrelay.policy.schedule import CLAIM, Lane, Schedule, Share
+from arkrelay.policy.turns import Turns
 from arkrelay.relay.claim import claim, kept_back
+from arkrelay.relay.contents import Contents
 from arkrelay.relay.settle import Settler
-from arkrelay.store import bodies
+from arkrelay.store import lanes
 from arkrelay.store import queue as rows
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Phase
@@ -51,34 +52,33 @@ class Served(Protocol):
     async def run(self) -> None: ...
 
 
-@dataclass(slots=True)
-class _Held:
-    """Content in memory, while recipients of it are in hand."""
-
-    content: bytes | None
-    recipients: int = 0
-    reserved: int = 0  # recipients that ``Schedule.room`` counted
-
-
 class Queue:
     """Everything that waits to be sent."""
 
-    def __init__(self, store: Store, live: Live, settler: Settler, serve: Callable[["Queue", Lane], Served]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        settler: Settler,
+        serve: Callable[["Queue", Lane], Served],
+        capacity: Callable[[str], Capacity],
+    ) -> None:
         self._store = store
         self._live = live
         self._settler = settler
         self._make = serve
         self.schedule = Schedule(live.snapshot.settings.delivery.connections_per_site)
-        self.pace = Pace(live.snapshot.settings.delivery.connections_per_site)
+        self.pace = Pace(capacity)
         self.stopping = False
         self._paused = ""
         self._resumed = False
         self.ticked_at = time.monotonic()  # when the loop last came by, for the watchdog
         self.connections = 0
         self._serving: dict[str, set[Served]] = {}
-        self._held: dict[int, _Held] = {}
+        self._contents = Contents(store, self.schedule.free)
         self._waiting: dict[str, None] = {}  # lanes that want a connection beyond the limit in all, in order
         self._waiting_for_site: dict[str, dict[str, None]] = {}
+        self._turns = Turns()
         self._tasks = Tasks()
         self._alarm = asyncio.Event()
         settler.on_due = self.note_due
@@ -97,11 +97,11 @@ class Queue:
 
     # -- from submit ---------------------------------------------------------------------------------------
 
-    def reserve(self, destinations: list[str], size_bytes: int) -> bool:
+    def reserve(self, destinations: Sequence[str], tenant_id: str, size_bytes: int) -> bool:
         """Return whether these recipients may stay in memory once they are on disk; memory is then reserved."""
         if self.stopping or self.paused:
             return False
-        return self.schedule.room(destinations, size_bytes, time.time())
+        return self.schedule.room(destinations, tenant_id, size_bytes, time.time())
 
     def unreserve(self, recipients: int, size_bytes: int) -> None:
         """Give back what ``reserve`` granted: the message did not come about."""
@@ -112,13 +112,13 @@ class Queue:
         if not recipients:
             self.schedule.free(reserved, len(content))
             return
-        self._held[recipients[0].message.id] = _Held(content, len(recipients), reserved)
+        self._contents.take(recipients[0].message.id, content, len(recipients), reserved)
         for recipient in recipients:
             self.kick(self.schedule.offer(recipient))
 
-    def note_due(self, destination: str, at: float) -> None:
-        """The table holds an unleased row of ``destination``, due at ``at``."""
-        self.schedule.note_due(destination, at)
+    def note_due(self, destination: str, tenant_id: str, at: float) -> None:
+        """The table holds an unleased row of ``destination`` and tenant, due at ``at``."""
+        self.schedule.note_due(destination, tenant_id, at)
         if at <= time.time() + TICK_S:  # before the loop comes by by itself
             self._alarm.set()
 
@@ -128,7 +128,7 @@ class Queue:
         for lane in list(self.schedule.lanes.values()):
             if lane.rest_until > now and destination in {None, lane.destination}:
                 lane.rest_until = 0.0
-                self.pace.succeeded(lane.rest_site)
+                self.pace.forgive(lane.rest_site)
                 self.kick(lane)
 
     def lane(self, destination: str) -> Lane | None:
@@ -161,10 +161,11 @@ class Queue:
                 uncertain=len(recovery.uncertain),
                 rebooted=rebooted,
             )
+        self.pace.restore(await self._store.read(lanes.load), now)
         latest = now + longest_wait_s(self._live.snapshot.settings.delivery.retry_policy())
         await self._store.write(lambda db: rows.bring_forward(db, latest), essential=True)
-        for destination, at in (await self._store.read(rows.due_by_destination)).items():
-            self.schedule.note_due(destination, at)
+        for destination, tenant_id, at in await self._store.read(rows.due_by_share):
+            self.schedule.note_due(destination, tenant_id, at)
 
     async def run(self) -> None:
         """Wake lanes as their time comes, until ``stop``."""
@@ -176,12 +177,15 @@ class Queue:
                 skew = now - self.ticked_at
                 await self._after_clock_jump(now)
             self._obey_settings()
+            self.keep_learned()
             if not self.paused:
                 # after a pause every lane is looked at: what came due or was handed over in it woke nobody
-                lanes = list(self.schedule.lanes.values()) if self._resumed else self.schedule.due(now)
+                due = list(self.schedule.lanes.values()) if self._resumed else self.schedule.due(now)
                 self._resumed = False
-                for lane in lanes:
+                for lane in due:
                     self.kick(lane)
+                for site in [one for one in self._waiting_for_site if self.pace.may_connect(one, now)]:
+                    self._give_turn(site)  # a rest or a slow time has ended
             wakeup = self.schedule.next_wakeup()
             pause = TICK_S if wakeup is None or self.paused else min(TICK_S, max(0.0, wakeup - time.time()))
             self._alarm.clear()
@@ -196,15 +200,15 @@ class Queue:
         latest = now + longest_wait_s(self._live.snapshot.settings.delivery.retry_policy())
         try:
             moved = await self._store.write(lambda db: rows.bring_forward(db, latest))
-            due = await self._store.read(rows.due_by_destination)
+            due = await self._store.read(rows.due_by_share)
         except StoreError as error:
             log.warning("clock_jump_not_followed", error=str(error))
             return
         log.warning("clock_jumped", moved=moved)
         for lane in self.schedule.lanes.values():
             lane.rest_until = min(lane.rest_until, now)
-        for destination, at in due.items():
-            self.schedule.note_due(destination, at)
+        for destination, tenant_id, at in due:
+            self.schedule.note_due(destination, tenant_id, at)
 
     async def stop(self, timeout_s: float) -> bool:
         """Start nothing new and return True when all in-flight work ended within ``timeout_s``.
@@ -217,9 +221,10 @@ class Queue:
             for connection in serving:
                 connection.wake()
         ended = await self._tasks.wait(timeout_s)
+        self.keep_learned()
         if not ended:
             await self._tasks.cancel()
-        ready = [recipient.id for lane in self.schedule.lanes.values() for recipient in lane.ready]
+        ready = [recipient.id for lane in self.schedule.lanes.values() for recipient in lane.take_all()]
         try:
             async with asyncio.timeout(RELEASE_S):
                 await self._store.write(lambda db: rows.release(db, ready, None), essential=True)
@@ -230,13 +235,20 @@ class Queue:
     # -- from connections ----------------------------------------------------------------------------------------
 
     async def next(self, lane: Lane) -> Recipient | None:
-        """Return the lane's next recipient that may leave, from memory or from the table, or None."""
+        """Return the lane's next recipient that may leave, of the tenant whose turn it is, or None.
+
+        What a tenant has in memory is sent first; a claim that another connection has under way is not waited for.
+        """
         while not (self.stopping or self.paused):
-            if not lane.ready and self.offers(lane):
-                await self._claim(lane, CLAIM, time.time())
-            if not lane.ready:
+            share = lane.turn(time.time())
+            if share is None:
                 return None
-            recipient = lane.ready.popleft()
+            if not share.ready:
+                await self._claim(lane, share, CLAIM, time.time())
+                if not share.ready:
+                    continue
+            recipient = share.take()
+            lane.served(share)
             if self._may_leave(recipient):
                 return recipient
         return None
@@ -245,54 +257,40 @@ class Queue:
         """Return whether ``next`` may find something now; not while another connection claims for the lane."""
         if self.paused:
             return False
-        return bool(lane.ready) or (lane.table_due <= time.time() and not lane.claiming)
+        return lane.turn(time.time()) is not None
 
     async def all_due(self, lane: Lane, at: float) -> list[Recipient]:
         """Return everything of the lane that was due at ``at``, a batch at a time: it could not be reached then."""
         while True:
-            if not lane.ready and lane.table_due <= at and not lane.claiming:
-                await self._claim(lane, FAIL_BATCH, at)
-            taken = list(lane.ready)
-            lane.ready.clear()
+            share = lane.turn(at)
+            if share is not None and not share.ready:
+                await self._claim(lane, share, FAIL_BATCH, at)
+            taken = lane.take_all()
             leaving = [recipient for recipient in taken if self._may_leave(recipient)]
-            if leaving or not taken:
+            if leaving or (not taken and lane.turn(at) is None):
                 return leaving
 
     async def content(self, recipient: Recipient) -> bytes:
         """Return the message's signed content; raises StoreError when it cannot be read."""
-        held = self._held.get(recipient.message.id)
-        if held is None:
-            held = self._held[recipient.message.id] = _Held(None, 1)
-        if held.content is None:
-            message_id = recipient.message.id
-            held.content = await self._store.read(lambda db: bodies.load(db, message_id))
-        return held.content
+        return await self._contents.of(recipient)
 
     def finished(self, recipient: Recipient) -> None:
         """This recipient is no longer in hand: its outcome is decided."""
-        held = self._held.get(recipient.message.id)
-        if held is None:
-            return
-        held.recipients -= 1
-        if held.recipients <= 0:
-            del self._held[recipient.message.id]
-            if held.reserved:
-                self.schedule.free(held.reserved, len(held.content or b""))
+        self._contents.finished(recipient)
 
     def take_expired(self, now: float) -> list[Recipient]:
         """Return what waits in memory beyond the end of its message's own lifetime; it is no longer in hand."""
         taken: list[Recipient] = []
         for lane in self.schedule.lanes.values():
-            expired = [one for one in lane.ready if _is_over(one, now)]
-            for recipient in expired:
-                lane.ready.remove(recipient)
-                self.finished(recipient)
-            taken += expired
+            for share in lane.shares.values():
+                taken += share.take_if(lambda one: _is_over(one, now))
+        for recipient in taken:
+            self.finished(recipient)
         return taken
 
     def put_back(self, lane: Lane, recipient: Recipient) -> None:
         """Try this recipient again at once: the kept connection was closed under it before it was its turn."""
-        lane.ready.appendleft(recipient)
+        self.schedule.share(lane.destination, recipient.message.tenant_id).offer(recipient, in_front=True)
 
     def wait_for_site(self, lane: Lane, site: str) -> None:
         """Serve the lane when a connection to ``site`` ends; idle ones are asked to."""
@@ -305,9 +303,27 @@ class Queue:
 
     def site_closed(self, site: str) -> None:
         """A connection to ``site`` has ended: whoever waited for it may try."""
-        self.pace.closed(site)
-        for destination in self._waiting_for_site.pop(site, {}):
-            self.kick(self.schedule.lane(destination))
+        self.pace.closed(site, time.time())
+        self._give_turn(site)
+
+    def served(self, site: str, tenant_id: str) -> None:
+        """A message of this tenant went to ``site``: the next free connection there is somebody else's."""
+        self._turns.served(site, tenant_id)
+
+    def _give_turn(self, site: str) -> None:
+        """Let one of the lanes that wait for ``site`` try: that of the tenant who was served longest ago."""
+        waiting = self._waiting_for_site.get(site)
+        if not waiting:
+            return
+        lanes = [lane for destination in waiting if (lane := self.schedule.lanes.get(destination)) is not None]
+        destination = self._turns.next(site, ((lane.destination, lane.shares) for lane in lanes))
+        if destination is None:
+            del self._waiting_for_site[site]
+            return
+        del waiting[destination]
+        if not waiting:
+            del self._waiting_for_site[site]
+        self.kick(self.schedule.lane(destination))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -373,30 +389,29 @@ class Queue:
                 if connection.hungry:
                     connection.wake()
 
-    async def _claim(self, lane: Lane, count: int, now: float) -> None:
-        """Lease rows of the lane that are due; those whose address was suppressed meanwhile are held instead."""
-        destination = lane.destination
-        lane.claiming = True
+    async def _claim(self, lane: Lane, share: Share, count: int, now: float) -> None:
+        """Lease rows of the share that are due; those whose address was suppressed meanwhile are held instead."""
+        destination, tenant_id, epoch = lane.destination, share.tenant_id, self._store.epoch
+        share.claiming = True
         try:
-            claimed = await self._store.write(lambda db: claim(db, destination, now, count, self._store.epoch))
+            claimed = await self._store.write(lambda db: claim(db, destination, tenant_id, now, count, epoch))
         except StoreError as error:
             log.warning("claim_failed", destination=destination, error=str(error))
-            lane.noted_due = inf  # not later than what is set here
-            self.schedule.claimed(lane, now + STORE_TROUBLE_S)
+            share.noted_due = inf  # not later than what is set here
+            self.schedule.claimed(lane, share, now + STORE_TROUBLE_S)
             self.schedule.rest(lane, now + STORE_TROUBLE_S, f"the database refused: {error}")
             return
         finally:
-            lane.claiming = False
-        self.schedule.claimed(lane, claimed.next_due)
+            share.claiming = False
+        self.schedule.claimed(lane, share, claimed.next_due)
         for recipient in claimed.recipients:
             reason = claimed.suppressed.get(recipient.id)
             if reason is not None:
                 text = suppressed(recipient.address, reason)
                 self._settler.settle(outcomes.hold(recipient, HoldReason.SUPPRESSED, text, now))
                 continue
-            held = self._held.setdefault(recipient.message.id, _Held(None))
-            held.recipients += 1
-            lane.ready.append(recipient)
+            self._contents.claimed(recipient)
+            share.offer(recipient)
 
     def _may_leave(self, recipient: Recipient) -> bool:
         """Return whether this one may go now; if not, it is settled with the reason."""
@@ -408,10 +423,14 @@ class Queue:
         return False
 
     def _obey_settings(self) -> None:
-        """Take over what a reload changed."""
-        per_site = self._live.snapshot.settings.delivery.connections_per_site
-        self.schedule.connections_per_lane = per_site
-        self.pace.limit = per_site
+        """Take over what a reload changed; how many of them a site takes is asked of ``pace`` each time."""
+        self.schedule.connections_per_lane = self._live.snapshot.settings.delivery.connections_per_site
+
+    def keep_learned(self) -> None:
+        """Write down what lanes have learned, to be known after a restart."""
+        if self.pace.changed:
+            learned = self.pace.learned()
+            self._store.write_later(lambda db: lanes.keep(db, learned))
 
 
 def _is_over(recipient: Recipient, now: float) -> bool:

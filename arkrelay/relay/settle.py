@@ -56,7 +56,7 @@ class Settler:
         self._writing = 0
         self._apart = False
         self._settled = asyncio.Event()
-        self.on_due: Callable[[str, float], None] = lambda _destination, _at: None
+        self.on_due: Callable[[str, str, float], None] = lambda _destination, _tenant_id, _at: None
 
     @property
     def unwritten(self) -> int:
@@ -153,12 +153,17 @@ class Settler:
             if done is not None:
                 done()
             if outcome.due_at is not None:
-                self.on_due(outcome.recipient.destination, outcome.due_at)
+                recipient = outcome.recipient
+                self.on_due(recipient.destination, recipient.message.tenant_id, outcome.due_at)
             if notice is not None:
                 log.info(
                     "notice_written", id=notice.recipient.token, about=outcome.recipient.token, action=notice.action
                 )
-                self.on_due(notice.recipient.destination, notice.insertion.message.accepted_at)
+                self.on_due(
+                    notice.recipient.destination,
+                    notice.recipient.message.tenant_id,
+                    notice.insertion.message.accepted_at,
+                )
         self._settled.set()
 
 

@@ -169,6 +169,7 @@ class Submitter:
         if isinstance(verdict, Refused):
             raise verdict
         held = verdict
+        bulk = policy.is_bulk(submission.priority or intake.priority, credential)
         counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
         try:
@@ -183,7 +184,7 @@ class Submitter:
             signers = snapshot.signers(tenant.id, intake.author.domain)
             signatures = await self._signing.sign(intake.content, signers, submission.received_at)
             content = signatures + received + intake.content
-            return self._draft(submission, intake, snapshot, tenant, used, held, counted, tokens, content)
+            return self._draft(submission, intake, snapshot, tenant, used, held, counted, bulk, tokens, content)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
@@ -219,6 +220,7 @@ class Submitter:
         used: tuple[int, int],
         held: policy.Hold | None,
         counted: int,
+        bulk: bool,  # noqa: FBT001 -- one of the facts that were found
         tokens: Sequence[str],
         content: bytes,
     ) -> Draft:
@@ -245,6 +247,7 @@ class Submitter:
             submission.expires_at if submission.expires_at is not None else _expires(intake.expires, at, tokens[0]),
             submission.test,
             submission.tell_at,
+            bulk,
         )
         routes = snapshot.settings.route
         recipients = tuple(
@@ -336,7 +339,7 @@ class Submitter:
     def _reserve(self, draft: Draft) -> bool:
         """Return whether the message goes from memory to its delivery, for which there is room then."""
         destinations = [recipient.destination for recipient in draft.recipients]
-        return draft.held is None and self._queue.reserve(destinations, len(draft.content))
+        return draft.held is None and self._queue.reserve(destinations, draft.message.tenant_id, len(draft.content))
 
     def _written(
         self, done: "asyncio.Future[Sequence[Sequence[Recipient]]]", drafts: Sequence[Draft], leased: Sequence[bool]
@@ -358,7 +361,7 @@ class Submitter:
                 self._queue.hand_over(waiting, draft.content, len(draft.recipients))
                 continue
             for destination in {recipient.destination for recipient in waiting}:
-                self._queue.note_due(destination, draft.message.accepted_at)
+                self._queue.note_due(destination, draft.message.tenant_id, draft.message.accepted_at)
 
     def _note_use(self, message: Message) -> None:
         """Keep when the credential was last used, to the minute."""

@@ -105,7 +105,7 @@ def lane_sentence(lane: Lane, now: float) -> str:
             f" failed: {lane.rest_reason}."
         )
     if lane.connections:
-        return f"{lane.destination} is served by {lane.connections} connection(s); {len(lane.ready)} wait in memory."
+        return f"{lane.destination} is served by {lane.connections} connection(s); {lane.ready} wait in memory."
     return ""
 
 

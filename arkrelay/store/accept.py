@@ -14,8 +14,8 @@ from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
 from arkrelay.store.usage import GRANTED, HOUR_S, count, count_change, start_of
 
-_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 21) + ")"  # noqa: S608 -- question marks only
-_INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 22) + ")"  # noqa: S608 -- question marks only
+_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 22) + ")"  # noqa: S608 -- question marks only
+_INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
 _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 
 

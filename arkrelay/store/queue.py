@@ -56,30 +56,40 @@ def next_ids(db: sqlite3.Connection) -> tuple[int, int]:
     )
 
 
-def claim(db: sqlite3.Connection, destination: str, now: float, limit: int, epoch: int) -> list[Recipient]:
-    """Lease up to ``limit`` recipients of ``destination`` that are due, the longest due first, and return them.
+def claim(
+    db: sqlite3.Connection, destination: str, tenant_id: str, now: float, limit: int, epoch: int
+) -> list[Recipient]:
+    """Lease up to ``limit`` of a tenant's recipients of ``destination`` that are due, and return them.
 
+    Those that people wait for come before bulk, and of each kind the longest due first.
     5 ms at most for 50 of them, with a million queued over 10 000 destinations (measured: 0.6 ms, 2 cores).
     """
-    # index recipients_due
-    rows = db.execute(
-        f"{_SELECT} WHERE r.destination = ? AND r.lease = 0 AND r.due_at <= ? ORDER BY r.due_at LIMIT ?",
-        (text(destination), now, limit),
-    ).fetchall()
+    rows: list[tuple[object, ...]] = []
+    for bulk in (0, 1):
+        # index recipients_due
+        rows += db.execute(
+            f"{_SELECT} WHERE r.destination = ? AND r.tenant_id = ? AND r.bulk = ? AND r.lease = 0 AND r.due_at <= ?"
+            " ORDER BY r.due_at LIMIT ?",
+            (text(destination), tenant_id, bulk, now, limit - len(rows)),
+        ).fetchall()
     found = recipients_of(rows)
     db.executemany("UPDATE recipients SET lease = ? WHERE id = ?", [(epoch, one.id) for one in found])  # primary key
     return found
 
 
-def next_due(conn: sqlite3.Connection, destination: str) -> float | None:
-    """Return when the first recipient of ``destination`` that nobody has in hand is due, or None."""
-    # index recipients_due
-    (at,) = conn.execute(
-        "SELECT min(due_at) FROM recipients INDEXED BY recipients_due"
-        " WHERE destination = ? AND lease = 0 AND due_at IS NOT NULL",
-        (text(destination),),
-    ).fetchone()
-    return None if at is None else float(at)
+def next_due(conn: sqlite3.Connection, destination: str, tenant_id: str) -> float | None:
+    """Return when the tenant's first recipient of ``destination`` that nobody has in hand is due, or None."""
+    found: list[float] = []
+    for bulk in (0, 1):
+        # index recipients_due
+        (at,) = conn.execute(
+            "SELECT min(due_at) FROM recipients INDEXED BY recipients_due"
+            " WHERE destination = ? AND tenant_id = ? AND bulk = ? AND lease = 0 AND due_at IS NOT NULL",
+            (text(destination), tenant_id, bulk),
+        ).fetchone()
+        if at is not None:
+            found.append(float(at))
+    return min(found, default=None)
 
 
 def bring_forward(db: sqlite3.Connection, latest: float) -> int:
@@ -112,18 +122,16 @@ def tenants_waiting(conn: sqlite3.Connection) -> list[str]:
     return [tenant_id for (tenant_id,) in rows]
 
 
-def due_by_destination(conn: sqlite3.Connection) -> dict[str, float]:
-    """Return, per destination with queued recipients that nobody has in hand, when the first of them is due.
+def due_by_share(conn: sqlite3.Connection) -> list[tuple[str, str, float]]:
+    """Return (destination, tenant, when the first is due) for queued recipients that nobody has in hand.
 
     It walks the index of due rows once: 0.1 s for a million rows over 10 000 destinations (2 cores).
     """
-    # index recipients_due: it holds these rows and no others, and both columns, so the table is not touched
-    return dict(
-        conn.execute(
-            "SELECT destination, min(due_at) FROM recipients INDEXED BY recipients_due"
-            " WHERE lease = 0 AND due_at IS NOT NULL GROUP BY destination"
-        ).fetchall()
-    )
+    # index recipients_due: it holds these rows and no others, and all columns, so the table is not touched
+    return conn.execute(
+        "SELECT destination, tenant_id, min(due_at) FROM recipients INDEXED BY recipients_due"
+        " WHERE lease = 0 AND due_at IS NOT NULL GROUP BY destination, tenant_id"
+    ).fetchall()
 
 
 def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:

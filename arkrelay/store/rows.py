@@ -13,9 +13,9 @@ from arkrelay.store.connection import text
 
 MESSAGE_COLUMNS = (
     "id, tenant_id, door, credential, accepted_at, message_id, author, author_domain, return_path, subject, tag,"
-    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at, test, tell_at"
+    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at, test, tell_at, bulk"
 )
-_MESSAGE_FIELDS = 20
+_MESSAGE_FIELDS = 21
 _RECIPIENT_FIELDS = (
     "id, token, address, domain, destination, status, attempts, due_at, reason, hold_reason, bounce_class, notify,"
     " orcpt, uncertain, delay_at"
@@ -60,6 +60,7 @@ def message_row(message: Message, *, large: bool) -> tuple[object, ...]:
         large,
         message.test,
         message.tell_at,
+        message.bulk,
     )
 
 
@@ -90,6 +91,7 @@ def recipient_row(recipient: Recipient, lease: int) -> tuple[object, ...]:
         recipient.uncertain,
         message.expires_at,
         recipient.delay_at,
+        message.bulk,
     )
 
 
@@ -165,6 +167,7 @@ def message_of(row: Sequence[Any]) -> Message:
         expires_at,
         test,
         tell_at,
+        bulk,
     ) = row[:_MESSAGE_FIELDS]
     return Message(
         id=id_,
@@ -187,6 +190,7 @@ def message_of(row: Sequence[Any]) -> Message:
         expires_at=expires_at,
         test=bool(test),
         tell_at=tell_at,
+        bulk=bool(bulk),
     )
 
 

@@ -92,6 +92,13 @@ _SECOND = (
     "ALTER TABLE recipients ADD COLUMN delay_at REAL",
     """CREATE INDEX recipients_expiring ON recipients (expires_at)
         WHERE expires_at IS NOT NULL AND status IN ('pending', 'softfail', 'held')""",
+    # what is due, for a lane's tenants in turn; bulk is the message's, and goes last
+    "ALTER TABLE messages ADD COLUMN bulk INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE recipients ADD COLUMN bulk INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX recipients_due",
+    """CREATE INDEX recipients_due ON recipients (destination, tenant_id, bulk, due_at)
+        WHERE lease = 0 AND due_at IS NOT NULL""",
+    "CREATE TABLE lanes (lane TEXT PRIMARY KEY, learned TEXT NOT NULL) WITHOUT ROWID",
     # answers of requests with an Idempotency-Key
     """CREATE TABLE receipts (
         id INTEGER PRIMARY KEY, owner TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, key TEXT NOT NULL,

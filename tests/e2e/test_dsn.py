@@ -296,11 +296,12 @@ async def test_an_international_sender_is_told_over_smtputf8(tmp_path: Path, dns
 
 @pytest.mark.timeout(60)
 async def test_a_kill_neither_loses_nor_doubles_a_notice(tmp_path: Path, dns: DnsServer) -> None:
-    async with Mx(Script(rcpt={"bob@rcpt.test": NO, "app@sender.test": Turns(HANG, None)})) as mx:
+    turns = Turns(HANG, None)
+    async with Mx(Script(rcpt={"bob@rcpt.test": NO, "app@sender.test": turns})) as mx:
         relay = Relay(tmp_path, dns=dns.address, mx_port=mx.port)
         await relay.start()
         token = await submit(relay, rcpt=["NOTIFY=FAILURE"])
-        await relay.until("/v1/emails?tag=dsn&tenantId=acme", lambda one: one["data"])
+        await relay.until("/v1/emails?tag=dsn&tenantId=acme", lambda one: one["data"] and turns.taken)
         await relay.kill()
         await relay.start()
         await notice(mx)

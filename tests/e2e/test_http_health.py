@@ -85,7 +85,7 @@ async def test_who_waits_for_events_is_answered_when_the_daemon_stops(tmp_path: 
         began = time.monotonic()
         assert await relay.stop() == 0
         answer = await waiting
-        assert answer["data"] == {"events": [], "next": 1000000}
+        assert answer["data"] == {"events": [], "next": 1000000, "last": 0}
         assert time.monotonic() - began < 15
 
 

@@ -178,7 +178,12 @@ async def a_request(door: RestDoor, _: Made) -> str:
     return answer.headers["X-Request-Id"]
 
 
+async def a_lane(_: RestDoor, __: Made) -> str:
+    return "site.test"
+
+
 MAKERS: dict[str, Maker] = {
+    "lane": a_lane,
     "requestId": a_request,
     "tenantId": acme,
     "emailId": an_email,
@@ -203,6 +208,10 @@ EXAMPLES: dict[str, Example] = {
     "emails.retrieve_deliveries": Example(FOREIGN),
     "emails.retry": Example(FOREIGN),
     "emails.why": Example(FOREIGN),
+    "lanes.list": Example(ORGANISATION),
+    "lanes.rest": Example(ORGANISATION),
+    "lanes.resume": Example(ORGANISATION),
+    "lanes.limit": Example(ORGANISATION, body=always(connections=3)),
     "queue.list": Example(TENANT, "status=held&perPage=2"),
     "queue.retry": Example(TENANT, body=one_id, foreign=nothing_done),
     "queue.flush": Example(TENANT, body=always(domain="nothing.test"), foreign=nothing_done),

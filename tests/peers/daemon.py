@@ -38,6 +38,7 @@ port = {mx_port}
 allow_destinations = ["127.0.0.0/8"]
 first_delay = "{first_delay}"
 idle_connection = "1s"
+messages_per_second = 0
 {delivery}
 
 [dns]

@@ -83,9 +83,11 @@ class Turns:
 
     def __init__(self, *acts: Act) -> None:
         self._acts = list(acts)
+        self.taken = 0  # how often the stage was reached
 
     def next(self) -> Act:
         """Return the act whose turn it is."""
+        self.taken += 1
         return self._acts.pop(0) if len(self._acts) > 1 else self._acts[0]
 
 

@@ -18,8 +18,8 @@ MAIN = [
         "max_recipents = 5",
         (
             "max_recipents: unknown key; known here: hostname, state_dir, tenants_dir, default_tenant, tls, "
-            "listen, public, smtp, delivery, route, tls_policy, tls_reports, dns, suppression, dsn, retention, "
-            "webhooks, limits, log"
+            "listen, public, smtp, delivery, route, tls_policy, tls_reports, provider, dns, suppression, dsn, "
+            "retention, webhooks, limits, log"
         ),
     ),
     ("[smtp]\nmax_recipents = 5", 'smtp.max_recipents: unknown key, did you mean "max_recipients"?'),

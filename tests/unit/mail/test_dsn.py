@@ -7,7 +7,7 @@ from email.policy import default
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arkrelay.mail.dsn import ORIGINAL_BYTES, Report, decode_xtext, render, subject_of
@@ -201,6 +201,7 @@ def test_xtext_is_undone(xtext: str, text: str) -> None:
     assert decode_xtext(xtext) == text
 
 
+@example(sentence="x", subject="x", orcpt="x", envid="x", said="a NUL \x00 and \x1b[31m", original=b"")
 @given(
     sentence=st.text(max_size=600), subject=st.text(max_size=200), orcpt=st.text(max_size=40),
     envid=st.text(alphabet="+0123456789ABCDEFx\r\n", max_size=40), said=st.text(max_size=500),

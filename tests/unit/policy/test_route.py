@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from arkrelay.model.dns import MxAnswer, MxHost
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.model.settings import Route
+from arkrelay.model.settings import Delivery, Route
+from arkrelay.policy.providers import Providers
 from arkrelay.policy.route import (
     MAX_ADDRESSES,
     MAX_HOSTS,
@@ -22,7 +23,6 @@ from arkrelay.policy.route import (
     no_addresses,
     order_hosts,
     parse_networks,
-    site_of,
     split_mark,
 )
 
@@ -124,7 +124,7 @@ def test_families(ip_family: str, global_ipv6: bool, expected: tuple[int, ...]) 
     ],
 )
 def test_connections_are_counted_per_provider_or_zone(hosts: list[tuple[int, str]], site: str) -> None:
-    assert site_of([MxHost(*host) for host in hosts]) == site
+    assert Providers(Delivery()).site_of([MxHost(*host) for host in hosts]) == site
 
 
 def test_hosts_go_by_preference_and_equals_are_shuffled() -> None:

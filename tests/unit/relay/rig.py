@@ -13,6 +13,7 @@ from arkrelay.config.live import Live
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.policy.classify import Rules
+from arkrelay.policy.pace import Capacity
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.queue import Queue
@@ -64,7 +65,7 @@ class Rig:
             self.store, self.live, Metrics(), rules(), Notices(self.store, self.live, self.signing)
         )
         self.connections: list[Stub] = []
-        self.queue = Queue(self.store, self.live, self.settler, self._serve)
+        self.queue = Queue(self.store, self.live, self.settler, self._serve, lambda _site: Capacity(rate=0))
 
     def _serve(self, _queue: Queue, lane: Lane) -> Stub:
         self.connections.append(Stub(lane))

@@ -116,7 +116,7 @@ async def test_everything_that_waits_is_tried_at_once(rig: Rig, operator: Operat
         rig.held("kept@a.test"),
     )
     await rig.accept(*deferred, fresh, failed, held)
-    rig.queue.note_due("b.test", NOW)
+    rig.queue.note_due("b.test", "acme", NOW)
     lane = rig.queue.schedule.lane("b.test")
     rig.queue.schedule.rest(lane, time.time() + 900, "it was down")
     queued = frozenset({Status.PENDING, Status.SOFTFAIL})
@@ -152,7 +152,7 @@ async def test_a_retry_ends_the_rest_of_its_destination(rig: Rig, operator: Oper
         await rig.until(lambda: bool(rig.connections))
     assert rig.queue.pace.may_connect("a.test", time.time())
     rig.queue.stopping = True
-    rig.queue.note_due("a.test", NOW - 1)
+    rig.queue.note_due("a.test", "acme", NOW - 1)
     await running
 
 

@@ -11,7 +11,7 @@ from unit.relay.rig import NOW, Rig, Stub
 
 from arkrelay.model.message import HoldReason, Status
 from arkrelay.policy.retry import longest_wait_s
-from arkrelay.policy.schedule import HANDOVER_MESSAGES, Lane, Schedule
+from arkrelay.policy.schedule import HANDOVER_MESSAGES, Lane, Schedule, Share
 from arkrelay.relay import queue
 from arkrelay.store.journal import Phase
 from arkrelay.store.lists import add_suppression
@@ -21,23 +21,23 @@ from arkrelay.store.lists import add_suppression
 
 def test_fresh_mail_stays_in_memory_while_there_is_room_and_nothing_older_waits() -> None:
     schedule = Schedule()
-    assert schedule.room(["a.test"], 1000, NOW)
-    schedule.note_due("old.test", NOW - 1)
-    assert not schedule.room(["a.test", "old.test"], 1000, NOW)
+    assert schedule.room(["a.test"], "acme", 1000, NOW)
+    schedule.note_due("old.test", "acme", NOW - 1)
+    assert not schedule.room(["a.test", "old.test"], "acme", 1000, NOW)
     schedule.rest(schedule.lane("down.test"), NOW + 60, "down")
-    assert not schedule.room(["down.test"], 1000, NOW)
+    assert not schedule.room(["down.test"], "acme", 1000, NOW)
     assert schedule.messages == 1
-    assert not schedule.room(["a.test"] * HANDOVER_MESSAGES, 1000, NOW)
+    assert not schedule.room(["a.test"] * HANDOVER_MESSAGES, "acme", 1000, NOW)
     schedule.free(1, 1000)
-    assert schedule.room(["a.test"] * HANDOVER_MESSAGES, 1000, NOW)
-    assert not schedule.room(["a.test"], 1000, NOW)
+    assert schedule.room(["a.test"] * HANDOVER_MESSAGES, "acme", 1000, NOW)
+    assert not schedule.room(["a.test"], "acme", 1000, NOW)
 
 
 def test_a_lane_is_due_when_its_first_row_is_and_not_while_it_rests() -> None:
     schedule = Schedule()
-    schedule.note_due("a.test", NOW + 10)
-    schedule.note_due("a.test", NOW + 5)
-    schedule.note_due("b.test", NOW)
+    schedule.note_due("a.test", "acme", NOW + 10)
+    schedule.note_due("a.test", "acme", NOW + 5)
+    schedule.note_due("b.test", "acme", NOW)
     assert schedule.next_wakeup() == NOW
     assert [lane.destination for lane in schedule.due(NOW)] == ["b.test"]
     assert schedule.due(NOW + 4) == []
@@ -49,16 +49,17 @@ def test_a_lane_is_due_when_its_first_row_is_and_not_while_it_rests() -> None:
 
 def test_a_row_that_was_noted_while_a_claim_ran_is_not_forgotten() -> None:
     schedule = Schedule()
-    schedule.note_due("a.test", NOW)
+    schedule.note_due("a.test", "acme", NOW)
     (lane,) = schedule.due(NOW)
-    lane.claiming = True
-    schedule.note_due("a.test", NOW + 300)  # an outcome, written behind the claim in the same batch
-    lane.claiming = False
-    schedule.claimed(lane, None)  # the claim saw no more rows
+    share = lane.shares["acme"]
+    share.claiming = True
+    schedule.note_due("a.test", "acme", NOW + 300)  # an outcome, written behind the claim in the same batch
+    share.claiming = False
+    schedule.claimed(lane, share, None)  # the claim saw no more rows
     assert lane.table_due == NOW + 300
     assert schedule.next_wakeup() == NOW + 300
     assert schedule.due(NOW + 300) == [lane]
-    schedule.claimed(lane, None)
+    schedule.claimed(lane, share, None)
     assert lane.table_due == inf
 
 
@@ -66,7 +67,7 @@ def test_a_lane_gets_connections_by_its_backlog_and_none_while_it_rests() -> Non
     schedule = Schedule(connections_per_lane=3)
     lane = schedule.lane("a.test")
     assert schedule.wants(lane, NOW) == 0
-    schedule.note_due("a.test", NOW)
+    schedule.note_due("a.test", "acme", NOW)
     assert schedule.wants(lane, NOW) == 3
     schedule.rest(lane, NOW + 60, "down")
     assert schedule.wants(lane, NOW) == 0
@@ -82,6 +83,34 @@ def test_a_lane_of_which_nothing_is_known_costs_no_memory() -> None:
     assert schedule.lanes == {}
 
 
+async def test_a_lane_serves_its_tenants_in_turn_and_bulk_last(rig: Rig) -> None:
+    lane = rig.queue.schedule.lane("rcpt.test")
+    order: list[str] = []
+    for number in range(6):
+        rig.queue.schedule.offer(rig.recipient(f"bulk{number}@rcpt.test", of=rig.message(bulk=True)))
+        rig.queue.schedule.offer(rig.recipient(f"first{number}@rcpt.test"))
+    flood = [rig.recipient(f"flood{number}@rcpt.test", of=rig.message(tenant_id="other")) for number in range(20)]
+    await rig.accept(*flood)  # in the table, and due
+    rig.queue.note_due("rcpt.test", "other", NOW)
+    while (one := lane.turn(NOW)) is not None and len(order) < 12:
+        if not one.ready:
+            await rig.queue._claim(lane, one, 50, NOW + 1)
+        taken = one.take()
+        lane.served(one)
+        order.append(taken.address.partition("@")[0])
+    assert [name[:5] for name in order[0::2]] == ["first"] * 6
+    assert order[1::2] == [f"flood{number}" for number in range(6)]
+    rest = [share.tenant_id for share in lane.shares.values()]
+    assert sorted(rest) == ["acme", "other"]
+    assert lane.shares["acme"].take().address == "bulk0@rcpt.test"
+
+
+async def test_fresh_mail_of_one_tenant_does_not_queue_up_behind_the_rows_of_another(rig: Rig) -> None:
+    rig.queue.note_due("rcpt.test", "flood", NOW - 1)
+    assert not rig.queue.reserve(["rcpt.test"], "flood", 5)
+    assert rig.queue.reserve(["rcpt.test"], "acme", 5)
+
+
 # The queue.
 
 
@@ -91,7 +120,7 @@ async def test_a_lane_that_came_due_during_a_pause_is_served_after_it(rig: Rig) 
     one = rig.recipient("ann@a.test")
     await rig.accept(one, leased=True)
     queue.hand_over([one], b"x", 1)  # committed just before the pause
-    queue.note_due("b.test", NOW)
+    queue.note_due("b.test", "acme", NOW)
     ticked_at = queue.ticked_at
     running = asyncio.create_task(queue.run())
     await rig.until(lambda: queue.ticked_at > ticked_at)
@@ -100,18 +129,18 @@ async def test_a_lane_that_came_due_during_a_pause_is_served_after_it(rig: Rig) 
     async with asyncio.timeout(20):
         await rig.until(lambda: {one.lane.destination for one in rig.connections} == {"a.test", "b.test"})
     queue.stopping = True
-    queue.note_due("c.test", NOW - 1)
+    queue.note_due("c.test", "acme", NOW - 1)
     await running
 
 
 async def test_nothing_is_offered_during_a_pause_or_while_another_connection_claims(rig: Rig) -> None:
     queue, lane = rig.queue, rig.queue.schedule.lane("a.test")
-    queue.note_due("a.test", NOW)
+    queue.note_due("a.test", "acme", NOW)
     assert queue.offers(lane)
-    lane.claiming = True
+    lane.shares["acme"].claiming = True
     assert not queue.offers(lane)
     assert await queue.next(lane) is None
-    lane.ready.append(rig.recipient("ann@a.test"))
+    queue.schedule.offer(rig.recipient("ann@a.test"))
     assert queue.offers(lane)
     queue.paused = "the disk is full"
     assert not queue.offers(lane)
@@ -122,7 +151,7 @@ async def test_a_connection_that_crashes_lets_its_lane_rest_and_is_not_started_i
     Stub.error = RuntimeError("a bug")
     one = rig.recipient("ann@a.test")
     await rig.accept(one)
-    rig.queue.note_due("a.test", NOW)
+    rig.queue.note_due("a.test", "acme", NOW)
     lane = rig.queue.schedule.lane("a.test")
     rig.queue.kick(lane)
     started = len(rig.connections)
@@ -138,13 +167,13 @@ async def test_a_connection_that_crashes_lets_its_lane_rest_and_is_not_started_i
 async def test_a_claim_that_the_store_refuses_is_tried_again_a_little_later(rig: Rig) -> None:
     lane = rig.queue.schedule.lane("a.test")
     await rig.accept(rig.recipient("ann@a.test"))
-    rig.queue.note_due("a.test", NOW)
+    rig.queue.note_due("a.test", "acme", NOW)
     await rig.store.write(lambda db: db.execute("ALTER TABLE recipients RENAME TO gone"))
     assert await rig.queue.next(lane) is None
     assert time.time() < lane.table_due <= time.time() + 2
     assert not rig.queue.offers(lane)
     await rig.store.write(lambda db: db.execute("ALTER TABLE gone RENAME TO recipients"))
-    lane.table_due = NOW
+    lane.shares["acme"].table_due = NOW
     assert await rig.queue.next(lane) is not None
 
 
@@ -152,7 +181,7 @@ async def test_what_is_claimed_was_due_when_the_host_failed_and_not_put_back_lat
     lane = rig.queue.schedule.lane("a.test")
     early, late = rig.recipient("early@a.test"), rig.recipient("late@a.test", due_at=NOW + 1)
     await rig.accept(early, late)
-    rig.queue.note_due("a.test", NOW)
+    rig.queue.note_due("a.test", "acme", NOW)
     assert [one.id for one in await rig.queue.all_due(lane, NOW)] == [early.id]
     assert await rig.queue.all_due(lane, NOW) == []
     assert lane.table_due == NOW + 1
@@ -163,7 +192,7 @@ async def test_an_address_that_was_suppressed_meanwhile_is_held_at_the_claim_wha
     passed = rig.recipient("ann@a.test", hold_reason=HoldReason.SUPPRESSED)  # a person has passed over the list
     await rig.accept(*people, passed)
     await rig.store.write(lambda db: add_suppression(db, "acme", "ann@a.test", "asked us to stop", NOW))
-    rig.queue.note_due("a.test", NOW)
+    rig.queue.note_due("a.test", "acme", NOW)
     lane = rig.queue.schedule.lane("a.test")
     served = []
     while (one := await rig.queue.next(lane)) is not None:
@@ -227,20 +256,20 @@ async def test_after_a_power_cut_all_that_was_in_hand_is_uncertain(rig: Rig) -> 
 async def test_content_is_kept_in_memory_only_while_somebody_needs_it(rig: Rig) -> None:
     of = rig.message()
     people = [rig.recipient(f"{name}@a.test", of) for name in ("one", "two")]
-    assert rig.queue.reserve(["a.test", "a.test"], 5)
+    assert rig.queue.reserve(["a.test", "a.test"], "acme", 5)
     rig.queue.hand_over(people, b"hello", 2)
     assert await rig.queue.content(people[0]) == b"hello"
     rig.queue.finished(people[0])
     assert rig.queue.schedule.messages == 2
     rig.queue.finished(people[1])
     assert (rig.queue.schedule.messages, rig.queue.schedule.bytes) == (0, 0)
-    assert rig.queue._held == {}
+    assert len(rig.queue._contents) == 0
 
 
 def test_a_lane_knows_whether_it_has_work() -> None:
     lane = Lane("a.test")
     assert not lane.has_work(NOW)
-    lane.table_due = NOW
+    lane.shares["acme"] = Share("acme", table_due=NOW)
     assert lane.has_work(NOW)
     assert not lane.has_work(NOW - 1)
 
@@ -251,12 +280,12 @@ async def test_a_clock_that_is_set_back_leaves_nobody_waiting_for_days(
     back_s = 20 * 86400.0
     waiting = rig.recipient(due_at=NOW + 60)
     await rig.accept(waiting)
-    rig.queue.note_due(waiting.destination, NOW + 60)
+    rig.queue.note_due(waiting.destination, "acme", NOW + 60)
     running = asyncio.create_task(rig.queue.run())
     await asyncio.sleep(0)  # it has read the clock
     behind = SimpleNamespace(time=lambda: time.time() - back_s, monotonic=time.monotonic)
     monkeypatch.setattr(queue, "time", behind)
-    rig.queue.note_due(waiting.destination, NOW - back_s)  # wakes the loop
+    rig.queue.note_due(waiting.destination, "acme", NOW - back_s)  # wakes the loop
     longest_s = longest_wait_s(rig.live.snapshot.settings.delivery.retry_policy())
     async with asyncio.timeout(20):
         while (await rig.load(waiting)).due_at == NOW + 60:
@@ -265,7 +294,7 @@ async def test_a_clock_that_is_set_back_leaves_nobody_waiting_for_days(
     assert due_at is not None
     assert due_at <= behind.time() + longest_s
     rig.queue.stopping = True
-    rig.queue.note_due(waiting.destination, NOW - back_s)
+    rig.queue.note_due(waiting.destination, "acme", NOW - back_s)
     await running
 
 
@@ -304,7 +333,7 @@ async def test_mail_whose_sender_may_no_longer_send_is_settled_with_the_reason(
     first, second = rig.recipient("a@rcpt.test", of=mine), rig.recipient("b@rcpt.test")
     await rig.accept(first, second)
     lane = rig.queue.schedule.lane("rcpt.test")
-    lane.table_due = NOW
+    rig.queue.note_due("rcpt.test", "acme", NOW)
     change_acme(rig, text)
     passing = [] if text != HELD else [second.id]  # sent without that credential
     if unreachable:
@@ -320,7 +349,7 @@ async def test_mail_whose_sender_may_no_longer_send_is_settled_with_the_reason(
             assert now.status is Status.PENDING
         else:
             assert (now.status, now.hold_reason, now.reason) == (status, reason, words)
-    assert rig.queue._held.keys() <= {second.message.id}
+    assert rig.queue._contents._held.keys() <= {second.message.id}
 
 
 async def test_a_release_passes_over_the_hold_of_a_credential_and_not_over_a_suspension(rig: Rig) -> None:
@@ -328,11 +357,11 @@ async def test_a_release_passes_over_the_hold_of_a_credential_and_not_over_a_sus
     one = rig.recipient(of=rig.message(credential="app"), hold_reason=HoldReason.CREDENTIAL)
     await rig.accept(one)
     lane = rig.queue.schedule.lane("rcpt.test")
-    lane.table_due = NOW
+    rig.queue.note_due("rcpt.test", "acme", NOW)
     change_acme(rig, HELD + "[metadata]\n")
     found = await rig.queue.next(lane)
     assert found is not None
-    lane.ready.append(found)
+    rig.queue.schedule.offer(found)
     change_acme(rig, "status = 'archived'\n")
     assert await rig.queue.next(lane) is None
     await rig.settler.drained(5.0)

@@ -150,7 +150,7 @@ async def test_what_waits_beyond_its_lifetime_fails_wherever_it_waits(rig: Rig, 
     not_yet = rig.recipient("later@rcpt.test", later, due_at=now + 9000)
     await rig.accept(in_table, held, not_yet)
     await rig.accept(in_memory, leased=True)
-    assert rig.queue.reserve(["rcpt.test"], 1)
+    assert rig.queue.reserve(["rcpt.test"], "acme", 1)
     rig.queue.hand_over([in_memory], b"x", 1)
     await keeper.end_expired()
     assert await rig.settler.drained(10)

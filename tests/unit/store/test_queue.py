@@ -61,26 +61,26 @@ async def test_each_due_recipient_is_claimed_once(store: Store) -> None:
     await accept(store, "later@dest.test", due_at=NOW + 10)
     await accept(store, "b@other.test")
     claims = await asyncio.gather(
-        *(store.write(lambda db: queue.claim(db, "dest.test", NOW, 7, store.epoch)) for _ in range(10))
+        *(store.write(lambda db: queue.claim(db, "dest.test", "acme", NOW, 7, store.epoch)) for _ in range(10))
     )
     ids = [one.id for claimed in claims for one in claimed]
     assert sorted(ids) == sorted(one.id for one in placed)
     assert [one.due_at for one in claims[0]] == [NOW - n for n in range(39, 32, -1)]  # the longest due first
-    assert await store.read(queue.due_by_destination) == {"dest.test": NOW + 10, "other.test": NOW}
-    assert await store.read(lambda conn: queue.next_due(conn, "dest.test")) == NOW + 10
-    assert await store.read(lambda conn: queue.next_due(conn, "nowhere.test")) is None
+    assert await store.read(queue.due_by_share) == [("dest.test", "acme", NOW + 10), ("other.test", "acme", NOW)]
+    assert await store.read(lambda conn: queue.next_due(conn, "dest.test", "acme")) == NOW + 10
+    assert await store.read(lambda conn: queue.next_due(conn, "nowhere.test", "acme")) is None
     assert await store.read(lambda conn: queue.in_hand(conn, ids[0]))
 
 
 async def test_a_released_claim_is_due_again(store: Store) -> None:
     one = await accept(store)
-    await store.write(lambda db: queue.claim(db, "dest.test", NOW, 10, store.epoch))
-    assert await store.read(queue.due_by_destination) == {}
+    await store.write(lambda db: queue.claim(db, "dest.test", "acme", NOW, 10, store.epoch))
+    assert await store.read(queue.due_by_share) == []
     await store.write(lambda db: queue.release(db, [one.id], None))
-    assert await store.read(queue.due_by_destination) == {"dest.test": NOW}
-    await store.write(lambda db: queue.claim(db, "dest.test", NOW, 10, store.epoch))
+    assert await store.read(queue.due_by_share) == [("dest.test", "acme", NOW)]
+    await store.write(lambda db: queue.claim(db, "dest.test", "acme", NOW, 10, store.epoch))
     await store.write(lambda db: queue.release(db, [one.id], NOW + 5))
-    assert await store.read(queue.due_by_destination) == {"dest.test": NOW + 5}
+    assert await store.read(queue.due_by_share) == [("dest.test", "acme", NOW + 5)]
 
 
 async def test_an_outcome_is_one_write(store: Store) -> None:
@@ -113,7 +113,7 @@ async def test_a_softfail_is_queued_again_and_a_later_delivery_lifts_an_automati
         store, one, Status.SOFTFAIL, due_at=NOW + 300,
         attempt=replace(attempt(one), result=Failure(FailureKind.TIMEOUT, Stage.GREETING, "silence")),
     )  # fmt: skip
-    assert await store.read(queue.due_by_destination) == {"dest.test": NOW + 300}
+    assert await store.read(queue.due_by_share) == [("dest.test", "acme", NOW + 300)]
     await settle(store, await load(store, one), unsuppress=True)
     assert (await load(store, one)).attempts == 2
     assert await store.read(lambda conn: lists.suppressed_among(conn, "acme", ["b@dest.test"])) == {}
@@ -131,7 +131,7 @@ async def test_what_a_peer_has_taken_is_not_queued_again_by_a_late_outcome(store
     await settle(store, one)
     await settle(store, one, Status.SOFTFAIL, due_at=NOW + 1)
     assert (await load(store, one)).status is Status.SENT
-    assert await store.read(queue.due_by_destination) == {}
+    assert await store.read(queue.due_by_share) == []
     assert len(await store.read(lambda conn: history.list_attempts(conn, one.id))) == 2
     await settle(store, one, Status.BOUNCED, attempt=None)
     assert (await load(store, one)).status is Status.BOUNCED
@@ -166,7 +166,7 @@ async def test_hostile_text_is_stored_as_valid_text(store: Store, hostile: str) 
     entries = await store.read(history.list_events)
     str(entries).encode()
     assert len(entries) == 3
-    assert await store.write(lambda db: queue.claim(db, hostile, NOW, 1, store.epoch)) == []
+    assert await store.write(lambda db: queue.claim(db, hostile, "acme", NOW, 1, store.epoch)) == []
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ async def test_a_rare_kind_is_found_in_short_reads(store: Store) -> None:
 
 
 _ALLOWED = {  # walks over an index from one end, stopping early or holding nothing else
-    "due_by_destination": "USING INDEX recipients_due",
+    "due_by_share": "USING INDEX recipients_due",
     "recover": "USING INDEX recipients_leased",
 }
 
@@ -309,9 +309,9 @@ _ALLOWED = {  # walks over an index from one end, stopping early or holding noth
 @pytest.mark.parametrize(
     ("name", "statement"),
     [
-        ("claim", lambda db: queue.claim(db, "dest.test", NOW, 5, 1)),
+        ("claim", lambda db: queue.claim(db, "dest.test", "acme", NOW, 5, 1)),
         ("release", lambda db: queue.release(db, [1], None)),
-        ("due_by_destination", queue.due_by_destination),
+        ("due_by_share", queue.due_by_share),
         ("tenants_waiting", queue.tenants_waiting),
         ("track_state", lambda db: lists.remove_track_state(db, "acme", "t.x.test")),
         ("rename_last_used", lambda db: lists.rename_last_used(db, "acme", "a", "b")),

@@ -1,0 +1,82 @@
+"""Lanes for people: what each site takes now and why, and what a person orders."""
+
+from dataclasses import dataclass
+
+from arkrelay.policy.pace import Capacity, Order
+from arkrelay.policy.schedule import Lane
+from arkrelay.relay.queue import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """One site. ``state`` is sending, waiting, resting, slow or idle; ``next_at`` when it is looked at again."""
+
+    lane: str
+    state: str
+    connections: int
+    capacity: Capacity
+    destinations: int
+    ready: int
+    reason: str
+    next_at: float | None
+    order: Order
+
+    @classmethod
+    def unknown(cls, name: str, capacity: Capacity) -> "LaneView":
+        """Return the view of a site that nothing is known of."""
+        return cls(name, "idle", 0, capacity, 0, 0, "", None, Order())
+
+
+def look(queue: Queue, now: float) -> list[LaneView]:
+    """Return every site with connections, waiting mail, troubles or orders, by name.
+
+    A destination whose site is not yet known, since nobody has looked at its MX, stands under its own name.
+    """
+    waiting: dict[str, list[Lane]] = {}
+    for lane in queue.schedule.lanes.values():
+        waiting.setdefault(lane.site or lane.destination, []).append(lane)
+    open_now = queue.pace.lanes()
+    return [
+        _view(queue, name, waiting.get(name, []), open_now.get(name, 0), now)
+        for name in sorted({*waiting, *open_now})
+    ]
+
+
+def order(queue: Queue, name: str, said: Order) -> None:
+    """Let a person's word stand for a site; its lanes notice with their next message."""
+    queue.pace.order(name, said)
+    queue.keep_learned()
+    for lane in _lanes_of(queue, name):
+        queue.kick(lane)
+
+
+def resume(queue: Queue, name: str) -> None:
+    """Take back every order and forget every trouble of a site, and try its mail now."""
+    queue.pace.order(name, Order())
+    queue.pace.forgive(name)
+    queue.keep_learned()
+    for lane in _lanes_of(queue, name):
+        queue.end_rests(lane.destination)
+
+
+def _lanes_of(queue: Queue, name: str) -> list[Lane]:
+    return [lane for lane in queue.schedule.lanes.values() if name in {lane.site, lane.destination, lane.rest_site}]
+
+
+def _view(queue: Queue, name: str, lanes: list[Lane], connections: int, now: float) -> LaneView:
+    pace, ready = queue.pace, sum(lane.ready for lane in lanes)
+    resting = [lane for lane in lanes if lane.rest_until > now]
+    reason = pace.reason(name, now) or next((lane.rest_reason for lane in resting), "")
+    capacity, said = pace.capacity(name, now), pace.state(name).order
+    stands = not connections and not pace.may_connect(name, now)
+    if said.rest or stands or (resting and len(resting) == len(lanes)):
+        state = "resting"
+    elif pace.slowed(name, now):
+        state = "slow"
+    elif connections:
+        state = "sending"
+    else:
+        state = "waiting" if lanes else "idle"
+    times = [max(lane.rest_until, lane.table_due) for lane in lanes if not lane.ready or lane.rest_until > now]
+    next_at = None if said.rest or not times or min(times) == float("inf") else min(times)
+    return LaneView(name, state, connections, capacity, len(lanes), ready, reason, next_at, said)
