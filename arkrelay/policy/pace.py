@@ -17,7 +17,7 @@ The state is small and survives a restart (``learned``, ``restore``).
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 FIRST_REST_S = 60.0
 LONGEST_REST_S = 900.0
@@ -49,6 +49,9 @@ class Order:
     rate: float | None = None
 
 
+_NO_ORDER = Order()
+
+
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What is known of a lane and outlives the process; times are Unix seconds."""
@@ -74,9 +77,14 @@ class _Lane:
     slow_until: float = 0.0
     half_until: float = 0.0
     reason: str = ""
-    order: Order = field(default_factory=Order)
+    order: Order = _NO_ORDER
     tokens: float = 0.0  # messages that may go at once; below 0: how many went too early
     counted_at: float = 0.0  # when ``tokens`` was true
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing keeps the lane below its capacity; a slow time that has ended may still stand here."""
+        return not (self.failures or self.blocks or self.allowed or self.half_until) and self.order is _NO_ORDER
 
     def idle(self, now: float) -> bool:
         """Return whether the lane is as one that nobody knows."""
@@ -110,7 +118,7 @@ class Pace:
         """Return what the lane may carry now, all things considered."""
         full = self._capacity(lane)
         state = self._lanes.get(lane)
-        if state is None:
+        if state is None or state.plain:
             return full
         connections, rate = full.connections, full.rate
         if state.order.connections is not None:
@@ -248,7 +256,7 @@ class Pace:
 
     def order(self, lane: str, order: Order) -> None:
         """Let a person's word stand for the lane, until another."""
-        self._lanes.setdefault(lane, _Lane()).order = order
+        self._lanes.setdefault(lane, _Lane()).order = _NO_ORDER if order == _NO_ORDER else order
         self.changed.add(lane)
 
     def ordered_to_rest(self, lane: str) -> bool:
@@ -306,7 +314,7 @@ class Pace:
         for one in learned:
             state = _Lane(
                 0, one.allowed, one.failures, one.blocks, one.rest_until, one.slow_until, one.half_until, one.reason,
-                one.order,
+                _NO_ORDER if one.order == _NO_ORDER else one.order,
             )  # fmt: skip
             state.counted_at = now  # and no token: a restart is no reason to send at once
             if not state.idle(now):

@@ -24,6 +24,7 @@ class Providers:
         named = {one.name for one in own}
         self.all: tuple[Provider, ...] = (*own, *(one for one in shipped() if one.name not in named))
         self._by_name = {one.name: one for one in self.all}
+        self._smarthost, self._site = self._plain(0.0), self._plain(delivery.messages_per_second)
 
     def site_of(self, hosts: Sequence[MxHost]) -> str:
         """Return the key by which connections to these hosts are counted: a provider, or the best host's zone."""
@@ -33,14 +34,17 @@ class Providers:
 
     def capacity(self, site: str) -> Capacity:
         """Return what a site takes from one address when all is well; 0 is no limit."""
-        delivery, provider = self._delivery, self._by_name.get(site)
+        provider = self._by_name.get(site)
         if provider is None:
-            rate = 0.0 if ":" in site else delivery.messages_per_second  # host:port is a smarthost
-            return Capacity(
-                delivery.connections_per_site, delivery.messages_per_connection, rate, delivery.idle_connection_s
-            )
+            return self._smarthost if ":" in site else self._site  # host:port is a smarthost
         return Capacity(
             provider.connections, provider.messages_per_connection, provider.messages_per_second, provider.idle_s
+        )
+
+    def _plain(self, rate: float) -> Capacity:
+        delivery = self._delivery
+        return Capacity(
+            delivery.connections_per_site, delivery.messages_per_connection, rate, delivery.idle_connection_s
         )
 
     def demands_tls(self, host: str) -> bool:
