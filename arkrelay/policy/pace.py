@@ -64,7 +64,13 @@ class Learned:
     slow_until: float
     half_until: float
     reason: str
-    order: Order = Order()
+    order: Order = _NO_ORDER
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing to be kept."""
+        troubled = self.allowed or self.failures or self.blocks or self.rest_until or self.half_until
+        return not troubled and self.order == _NO_ORDER
 
 
 @dataclass(slots=True)

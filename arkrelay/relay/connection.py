@@ -7,6 +7,7 @@ is one failed attempt for everything of the lane that is due, and the lane rests
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -130,11 +131,13 @@ class Connection:
                     queue.kick(self._lane)  # more waits than this connection can take now
                 if self._outstanding:
                     await self._awake.wait()
-                elif pause_s and fit:
+                elif pause_s and fit and not queue.stopping:
                     if pause_s > PATIENCE_S:
                         self._wait_for_rate(pause_s)
                         break
-                    await asyncio.sleep(pause_s)
+                    with contextlib.suppress(TimeoutError):  # a stop does not wait for it
+                        async with asyncio.timeout(pause_s):
+                            await self._awake.wait()
                 elif not self.hungry or not await self._idle():
                     break
             self.hungry, self.leaving = False, True  # who comes now does not wait for the peer's answer to QUIT

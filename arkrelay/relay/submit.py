@@ -301,6 +301,8 @@ class Submitter:
                     await self._store.save_large(draft.message.id, draft.content)
         except BaseException:
             self._uncount(drafts)
+            for draft in drafts:  # one of a batch may have been saved before another failed
+                self._store.remove_large(draft.message.id)
             raise
         leased = [self._reserve(draft) for draft in drafts]
         insertions = tuple(

@@ -13,9 +13,7 @@ def keep(db: sqlite3.Connection, learned: Sequence[Learned]) -> None:
     """Write down what is known of these lanes, or forget one of which nothing is."""
     for one in learned:
         # primary key of lanes
-        if one == Learned(one.lane, 0.0, 0, 0, one.rest_until, one.slow_until, one.half_until, one.reason) and not (
-            one.rest_until or one.half_until
-        ):
+        if one.blank:
             db.execute("DELETE FROM lanes WHERE lane = ?", (text(one.lane),))
             continue
         db.execute(

@@ -16,7 +16,7 @@ from yarl import URL
 
 from arkrelay.policy.route import IPNetwork, forbidden
 from arkrelay.wire.dns import Resolver
-from arkrelay.wire.https import Checked, open_socket, why
+from arkrelay.wire.https import open_session, why
 from arkrelay.wire.tls import verifying
 
 MAX_BYTES = 65_536  # RFC 8461 §3.3 leaves the limit to us and names 64 kilobytes
@@ -64,21 +64,8 @@ class Fetcher:
     async def _exchange(self, url: URL, allow: Sequence[IPNetwork]) -> bytes:
         context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities
         gate = functools.partial(self._forbidden, allow=allow)
-        connector = aiohttp.TCPConnector(
-            resolver=Checked(self._resolver, gate),
-            socket_factory=functools.partial(open_socket, gate=gate),
-            use_dns_cache=False,
-            ssl=context,
-            force_close=True,
-        )
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # the caller's deadline is the only one
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            ) as session,
+            open_session(self._resolver, gate, context) as session,
             session.get(url, headers={"Accept-Encoding": "identity"}, allow_redirects=False) as response,
         ):
             if response.status != 200:

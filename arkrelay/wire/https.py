@@ -125,21 +125,8 @@ class Poster:
         self, target: Target, body: bytes, headers: Mapping[str, str], gate: Gate, received: _Received
     ) -> None:
         context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities
-        connector = aiohttp.TCPConnector(
-            resolver=Checked(self._resolver, gate),
-            socket_factory=functools.partial(open_socket, gate=gate),
-            use_dns_cache=False,
-            ssl=context,
-            force_close=True,
-        )
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # the caller's deadline is the only one
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            ) as session,
+            open_session(self._resolver, gate, context) as session,
             session.post(
                 URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True),
                 data=body,
@@ -151,6 +138,24 @@ class Poster:
             while len(received.body) < ANSWER_BYTES and (chunk := await response.content.read(ANSWER_BYTES)):
                 received.body += chunk
             response.close()
+
+
+def open_session(resolver: Resolver, gate: Gate, context: ssl.SSLContext) -> aiohttp.ClientSession:
+    """Return a session for one exchange with a stranger: it connects where ``gate`` lets it, and keeps nothing."""
+    connector = aiohttp.TCPConnector(
+        resolver=Checked(resolver, gate),
+        socket_factory=functools.partial(open_socket, gate=gate),
+        use_dns_cache=False,
+        ssl=context,
+        force_close=True,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # the caller's deadline is the only one
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
 
 
 class Checked(AbstractResolver):
