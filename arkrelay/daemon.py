@@ -50,9 +50,11 @@ from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
+from arkrelay.relay.sources import Sources
 from arkrelay.relay.submit import Submitter
 from arkrelay.relay.tlsreports import TlsReports
 from arkrelay.relay.upkeep import Upkeep
+from arkrelay.relay.ways import Ways
 from arkrelay.smtpd.listener import Doors
 from arkrelay.store import lists
 from arkrelay.store.database import Store
@@ -62,7 +64,7 @@ from arkrelay.store.usage import totals
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
 from arkrelay.wire.https import Poster
-from arkrelay.wire.machine import has_global_ipv6, own_addresses
+from arkrelay.wire.machine import own_addresses, system_ipv6
 from arkrelay.wire.tls import ServerCertificate
 
 log = structlog.get_logger()
@@ -136,6 +138,8 @@ class Daemon:
         )
         self.domains = DomainChecker(self.resolver, self.store, live)
         own = own_addresses()
+        self.sources = Sources(live, self.resolver, own_addresses, system_ipv6)
+        self.ways = Ways(live, self.sources, self.queue.pace, self.queue.warmups)
         self.peer_tls = PeerTls(self.store, live, self.resolver, Fetcher(self.resolver, own))
         self.courier = Courier(
             live,
@@ -146,7 +150,7 @@ class Daemon:
             self.domains,
             self.peer_tls,
             own,
-            ipv6=has_global_ipv6(),
+            self.sources,
         )
         poster = Poster(self.resolver, own)
         self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir))
@@ -168,6 +172,7 @@ class Daemon:
             store=self.store,
             live=live,
             queue=self.queue,
+            ways=self.ways,
             submitter=self.submitter,
             meter=self.meter,
             operator=Operator(self.store, self.queue),
@@ -223,6 +228,7 @@ class Daemon:
         self._gauges()
         self.tasks.spawn("queue", self.queue.run())
         self.tasks.spawn("domains", self.domains.run())
+        self.tasks.spawn("sources", self.sources.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())
@@ -260,7 +266,7 @@ class Daemon:
         log.info("stopped", seconds=round(time.monotonic() - began, 3))
 
     def _connection(self, queue: Queue, lane: Lane) -> Connection:
-        return Connection(queue, lane, self.live, self.courier, self.settler, self.journal, self.capture)
+        return Connection(queue, lane, self.live, self.courier, self.settler, self.journal, self.capture, self.ways)
 
     # -- what others ask ---------------------------------------------------------------------------------------
 
@@ -292,6 +298,7 @@ class Daemon:
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
         self.domains.changed()
+        self.sources.changed()
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ class Delivery(Answer):
     output: str
     sent_with_ssl: bool
     remote_host: str | None
+    source_address: str | None
     classification: Classification | None
     classification_code: int | None
     smtp_enhanced_code: str | None
@@ -304,6 +305,7 @@ def delivery(one: history.Delivery) -> Delivery:
         output=one.output,
         sent_with_ssl=one.tls is not None,
         remote_host=one.host,
+        source_address=one.source,
         classification=name,  # type: ignore[arg-type]  # REST_CLASS has these words only, a test compares them
         classification_code=code,
         smtp_enhanced_code=one.enhanced,

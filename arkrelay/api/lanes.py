@@ -1,4 +1,7 @@
-"""Lanes: what each site takes from us now and why, and what a person may order; beyond Ark's contract."""
+"""Lanes: what each site takes from each of our addresses now and why, orders, and the addresses themselves.
+
+Beyond Ark's contract.
+"""
 
 import time
 from typing import Annotated
@@ -29,8 +32,18 @@ class Ordered(Answer):
     messages_per_second: float | None
 
 
+class Warmup(Answer):
+    """How far a new address is with a site; ``day`` counts the days on which it sent, of ``days`` in the ramp."""
+
+    day: int
+    days: int
+    sent: int
+    budget: int
+    deferred: int
+
+
 class Lane(Answer):
-    """One site: what is open, what it may carry (null: no limit), what waits, and why it is not more."""
+    """One lane: what is open, what it may carry (null: no limit), what waits, and why it is not more."""
 
     lane: str
     state: str
@@ -43,12 +56,36 @@ class Lane(Answer):
     next_at: float | None
     next_at_iso: Iso | None
     ordered: Ordered | None
+    warmup: Warmup | None
 
 
 class Lanes(Answer):
-    """Every site that has connections, waiting mail, troubles or orders."""
+    """Every lane that has connections, waiting mail, troubles or orders."""
 
     lanes: list[Lane]
+
+
+class SourceAddress(Answer):
+    """One address of ours: which pool it serves, its name, and why it is not used; ``matches``: the name leads back.
+
+    ``matches`` is null until DNS has answered.
+    """
+
+    address: str
+    pool: str
+    hostname: str
+    present: bool
+    name: str
+    matches: bool | None
+    used: bool
+    reason: str
+    warmup: bool
+
+
+class SourceAddresses(Answer):
+    """The addresses from which mail leaves; empty where the system chooses one and it has no IPv6 address."""
+
+    sources: list[SourceAddress]
 
 
 async def list_all(ask: Ask[Nothing, Nothing]) -> Lanes:
@@ -63,27 +100,60 @@ async def rest(ask: Ask[Nothing, Nothing]) -> Lane:
 
 async def unrest(ask: Ask[Nothing, Nothing]) -> Lane:
     """Send to this site again, at once: orders, rests and slowness are forgotten."""
-    resume(ask.parts.queue, ask.path("lane"))
+    resume(ask.parts.queue, _name(ask))
     return _one(ask)
 
 
 async def limit(ask: Ask[Nothing, LaneLimits]) -> Lane:
     """Let this site carry no more than this, whatever is configured; nothing given takes the limits back."""
-    state = ask.parts.queue.pace.state(ask.path("lane")).order
-    order(ask.parts.queue, ask.path("lane"), Order(state.rest, ask.body.connections, ask.body.messages_per_second))
+    name = _name(ask)
+    state = ask.parts.queue.pace.state(name).order
+    order(ask.parts.queue, name, Order(state.rest, ask.body.connections, ask.body.messages_per_second))
     return _one(ask)
+
+
+async def sources(ask: Ask[Nothing, Nothing]) -> SourceAddresses:
+    """From which addresses mail leaves, and what DNS says of them."""
+    known = ask.parts.ways.sources
+    hostname = ask.snapshot.settings.hostname
+    return SourceAddresses(
+        sources=[
+            SourceAddress(
+                address=one.source.address,
+                pool=one.source.pool,
+                hostname=one.source.hostname or hostname,
+                present=one.present,
+                name=one.name,
+                matches=one.matches,
+                used=not known.fault(one),
+                reason=known.fault(one) or one.reason,
+                warmup=one.source.warmup,
+            )
+            for one in known.states.values()
+        ]
+    )
 
 
 def _ordered(ask: Ask[Nothing, Nothing], *, rest: bool) -> Lane:
-    state = ask.parts.queue.pace.state(ask.path("lane")).order
-    order(ask.parts.queue, ask.path("lane"), Order(rest, state.connections, state.rate))
+    name = _name(ask)
+    state = ask.parts.queue.pace.state(name).order
+    order(ask.parts.queue, name, Order(rest, state.connections, state.rate))
     return _one(ask)
+
+
+def _name(ask: Ask[Nothing, Nothing] | Ask[Nothing, LaneLimits]) -> str:
+    """Return the lane that is meant; a site alone is none where each of our addresses has a lane to it."""
+    name = ask.path("lane")
+    if len(name) > 255:
+        raise ApiError(400, "validation_error", "lane must be the name of a lane.", field="lane")
+    if name not in (lanes := ask.parts.ways.lanes_of(name)):
+        message = f"lane must name one of our addresses as well: {' or '.join(lanes)}."
+        raise ApiError(400, "validation_error", message, field="lane")
+    return name
 
 
 def _one(ask: Ask[Nothing, Nothing] | Ask[Nothing, LaneLimits]) -> Lane:
     name = ask.path("lane")
-    if len(name) > 255:
-        raise ApiError(400, "validation_error", "lane must be the name of a site.", field="lane")
     found = [one for one in look(ask.parts.queue, time.time()) if one.lane == name]
     return _shape(found[0] if found else LaneView.unknown(name, ask.parts.queue.pace.capacity(name, time.time())))
 
@@ -104,4 +174,7 @@ def _shape(one: LaneView) -> Lane:
         ordered=None
         if said == Order()
         else Ordered(rest=said.rest, connections=said.connections, messages_per_second=said.rate),
+        warmup=None
+        if (up := one.warmup) is None
+        else Warmup(day=up.day, days=up.days, sent=up.sent, budget=up.budget, deferred=up.deferred),
     )

@@ -20,6 +20,7 @@ from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import Rate, RateLimits, shared_key
 from arkrelay.relay.submit import Submitter
 from arkrelay.relay.upkeep import Upkeep
+from arkrelay.relay.ways import Ways
 from arkrelay.store.database import Store
 
 
@@ -30,6 +31,7 @@ class Parts:
     store: Store
     live: Live
     queue: Queue
+    ways: Ways
     submitter: Submitter
     meter: Meter
     operator: Operator

@@ -39,7 +39,10 @@ TAGS: Final = {
     "tenants.tracking": ("Tenant tracking", "Domains for the links and pixels that show clicks and opens."),
     "tenants.usage": ("Tenant usage", "What one tenant sent."),
     "platform.webhooks": ("Platform webhooks", "Where the events of all tenants are posted."),
-    "lanes": ("Lanes", "What each site takes from us now, why, and orders to it. Beyond Ark's API."),
+    "lanes": (
+        "Lanes",
+        "What each site takes from each address of ours, why, orders to it; the addresses. Beyond Ark's API.",
+    ),
     "queue": ("Queue", "What waits for delivery, why, and the verbs on it. Beyond Ark's API."),
     "events": ("Events", "Everything that happened, in order. Beyond Ark's API."),
     "control": ("Daemon", "The daemon itself: state, configuration, database. Beyond Ark's API."),
@@ -56,7 +59,7 @@ PATH: Final[dict[str, tuple[str, Schema]]] = {
     "deliveryId": ("The id of one attempt to post an event.", _ID),
     "trackingId": ("The id of the track domain.", _ID),
     "email": ("An e-mail address. A + stands for itself; a / must be %2F.", _ID),
-    "lane": ("The name of a site, as the list of lanes has it.", _ID),
+    "lane": ("The name of a lane, as the list of lanes has it.", _ID),
     "requestId": ("`meta.requestId` of an answer.", _ID),
 }
 
@@ -70,6 +73,7 @@ QUERY: Final = {
     "tag": "With this tag only.",
     "domain": "To recipients in this domain only.",
     "address": "To this address only.",
+    "lane": "Queued for this lane, or this site, only.",
     "q": "The id of an email, an address or a domain.",
     "events.list.after": "The number of the last event that is known.",
     "days": "How many days back, today among them.",

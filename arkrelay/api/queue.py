@@ -9,6 +9,7 @@ from arkrelay.api.query import Statuses, address, domain, statuses
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import EmailSummary, Iso, iso, summary
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
+from arkrelay.relay.lanes import destinations_of
 from arkrelay.relay.operate import APPLIES, Selection, Verb
 from arkrelay.relay.why import Why, why
 from arkrelay.store.find import Filters
@@ -25,6 +26,7 @@ class QueueQuery(Paged):
     status: Statuses | None = None
     domain: str | None = None
     address: str | None = None
+    lane: str | None = None
 
 
 class Waiting(EmailSummary):
@@ -48,6 +50,7 @@ class Recipients(Body):
     tenant_id: Line | None = None
     domain: Line | None = None
     address: Line | None = None
+    lane: Line | None = None
 
 
 class Done(Answer):
@@ -84,6 +87,7 @@ async def list_all(ask: Ask[QueueQuery, Nothing]) -> Page[Waiting]:
         statuses=statuses(query.status) or WAITING,
         domain=domain(query.domain),
         address=address(query.address),
+        destinations=_destinations(ask, query.lane),
     )
     found = await ask.parts.store.read(lambda db: list_recipients(db, filters, query.page, query.per_page))
     return Page([_waiting(one) for one in found.recipients], query.page, query.per_page, found.total)
@@ -150,8 +154,20 @@ async def _operate(
         statuses=chosen,
         domain=domain(body.domain),
         address=address(body.address),
+        destinations=_destinations(ask, body.lane),
     )
     return Done(count=await ask.parts.operator.many(verb, selection))
+
+
+def _destinations(
+    ask: Ask[QueueQuery, Nothing] | Ask[Nothing, Recipients], lane: str | None
+) -> tuple[str, ...] | None:
+    """Return the destinations of a lane's or a site's mail, of which there may be none; None: any."""
+    if lane is None:
+        return None
+    if ask.caller.tenant_id is not None:
+        raise ApiError(403, "permission_denied", "Lanes are for organisation keys.", field="lane")
+    return tuple(destinations_of(ask.parts.queue, lane))
 
 
 def _waiting(recipient: Recipient) -> Waiting:

@@ -50,6 +50,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/emails/{emailId}/retry", "emails.retry", emails.retry),
     Operation("GET", "/emails/{emailId}/why", "emails.why", emails.why),
     Operation("GET", "/lanes", "lanes.list", lanes.list_all, scope=Scope.ORGANISATION),
+    Operation("GET", "/sources", "lanes.sources", lanes.sources, scope=Scope.ORGANISATION),
     Operation("POST", "/lanes/{lane}/rest", "lanes.rest", lanes.rest, scope=Scope.ORGANISATION),
     Operation("POST", "/lanes/{lane}/resume", "lanes.resume", lanes.unrest, scope=Scope.ORGANISATION),
     Operation("POST", "/lanes/{lane}/limit", "lanes.limit", lanes.limit, scope=Scope.ORGANISATION),

@@ -1,4 +1,4 @@
-"""What each lane does now and why, and orders to one: `arkrelay lanes`, `arkrelay lane`."""
+"""What each lane does now and why, orders to one, and our addresses: `arkrelay lanes`, `lane`, `sources`."""
 
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from arkrelay.cli.client import Daemon
 from arkrelay.cli.state import State, config_option, json_option, pass_state
 
 COLUMNS = ("LANE", "STATE", "OPEN", "MOST", "PER SECOND", "DESTINATIONS", "READY", "NEXT", "WHY")
+WARMUP = "WARM-UP"
 
 
 @click.command("lanes")
@@ -17,12 +18,40 @@ COLUMNS = ("LANE", "STATE", "OPEN", "MOST", "PER SECOND", "DESTINATIONS", "READY
 @json_option
 @pass_state
 def lanes_command(state: State, as_json: bool) -> None:
-    """Show what each site takes from us now, and why."""
+    """Show what each site takes from each of our addresses now, and why."""
     rows = Daemon(state.config).data("GET", "/v1/lanes")["lanes"]
     if as_json:
         output.print_json(rows)
         return
-    output.print_table(COLUMNS, [_row(row) for row in rows], empty="nothing waits and nothing is wrong")
+    _print(rows)
+
+
+@click.command("sources")
+@config_option
+@json_option
+@pass_state
+def sources_command(state: State, as_json: bool) -> None:
+    """Show from which addresses mail leaves, and what DNS says of them."""
+    rows = Daemon(state.config).data("GET", "/v1/sources")["sources"]
+    if as_json:
+        output.print_json(rows)
+        return
+    output.print_table(
+        ("ADDRESS", "POOL", "EHLO", "PTR", "LEADS BACK", "USED", "WHY"),
+        [
+            (
+                row["address"],
+                row["pool"] or "-",
+                row["hostname"],
+                row["name"] or "-",
+                {True: "yes", False: "no", None: "?"}[row["matches"]],
+                "yes, new" if row["used"] and row["warmup"] else "yes" if row["used"] else "no",
+                row["reason"],
+            )
+            for row in rows
+        ],
+        empty="the system chooses the address, by IPv4",
+    )
 
 
 @click.group("lane")
@@ -68,7 +97,23 @@ def _order(state: State, lane: str, verb: str, body: dict[str, Any] | None, *, a
     if as_json:
         output.print_json(row)
         return
-    output.print_table(COLUMNS, [_row(row)])
+    _print([row])
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    """Print lanes; how new addresses get on has a column only where there are any."""
+    warming = any(row["warmup"] for row in rows)
+    output.print_table(
+        (*COLUMNS[:-1], WARMUP, COLUMNS[-1]) if warming else COLUMNS,
+        [(*_row(row)[:-1], _warmup(row["warmup"]), _row(row)[-1]) if warming else _row(row) for row in rows],
+        empty="nothing waits and nothing is wrong",
+    )
+
+
+def _warmup(warmup: dict[str, Any] | None) -> str:
+    if warmup is None:
+        return "-"
+    return f"day {warmup['day']} of {warmup['days']}: {warmup['sent']} of {warmup['budget']}"
 
 
 def _row(row: dict[str, Any]) -> tuple[object, ...]:

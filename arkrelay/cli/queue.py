@@ -24,6 +24,7 @@ def _filters(command: AnyFunction) -> AnyFunction:
         click.option("--status", type=click.Choice(STATUSES), help="Recipients in this state."),
         click.option("--domain", metavar="NAME", help="Recipients at this domain."),
         click.option("-t", "--tenant", metavar="ID", help="Recipients of this tenant's mail."),
+        click.option("--lane", metavar="NAME", help="Queued for this lane or site, as `arkrelay lanes` calls it."),
     ):
         command = option(command)
     return command
@@ -37,11 +38,18 @@ def _filters(command: AnyFunction) -> AnyFunction:
 @click.option("--per-page", type=click.IntRange(1, 100), default=100, show_default=True)
 @pass_state
 def list_queue(
-    state: State, as_json: bool, tenant: str | None, domain: str | None, status: str | None, page: int, per_page: int
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    domain: str | None,
+    status: str | None,
+    lane: str | None,
+    page: int,
+    per_page: int,
 ) -> None:
     """List recipients that wait or are held, the newest first."""
     answer = Daemon(state.config).body(
-        "GET", "/v1/queue", tenantId=tenant, domain=domain, status=status, page=page, perPage=per_page
+        "GET", "/v1/queue", tenantId=tenant, domain=domain, status=status, lane=lane, page=page, perPage=per_page
     )
     if as_json:
         output.print_json({name: answer.get(name) for name in ("data", "page", "perPage", "total", "totalPages")})
@@ -60,7 +68,7 @@ def list_queue(
             )
             for row in answer.get("data", [])
         ],
-        empty="the queue is empty" if not (tenant or domain or status) else "nothing in the queue matches",
+        empty="the queue is empty" if not (tenant or domain or status or lane) else "nothing in the queue matches",
     )
     output.print_page(answer, "recipients")
 
@@ -111,11 +119,12 @@ def _change(name: str, text: str) -> click.Command:
         tenant: str | None,
         domain: str | None,
         status: str | None,
+        lane: str | None,
         every: bool,
         yes: bool,
         ids: tuple[str, ...],
     ) -> None:
-        body = selection(ids, tenant, domain, status, every=every)
+        body = selection(ids, tenant, domain, status, lane, every=every)
         if name == "delete" and not yes:
             what = f"{len(ids)} recipients" if ids else "every recipient that matches"
             click.confirm(f"Delete {what} for good?", abort=True, err=True)
@@ -138,25 +147,33 @@ for _name, _text in (
 @json_option
 @_filters
 @pass_state
-def flush_queue(state: State, as_json: bool, tenant: str | None, domain: str | None, status: str | None) -> None:
+def flush_queue(
+    state: State, as_json: bool, tenant: str | None, domain: str | None, status: str | None, lane: str | None
+) -> None:
     """Try everything that waits for a later time now."""
-    body = {"tenantId": tenant, "domain": domain, "status": status, "all": True}
+    body = {"tenantId": tenant, "domain": domain, "status": status, "lane": lane, "all": True}
     given = {name: value for name, value in body.items() if value}
     _report(Daemon(state.config).data("POST", "/v1/queue/flush", given), "due now", as_json=as_json)
 
 
 def selection(
-    ids: tuple[str, ...], tenant: str | None, domain: str | None, status: str | None, *, every: bool
+    ids: tuple[str, ...],
+    tenant: str | None,
+    domain: str | None,
+    status: str | None,
+    lane: str | None = None,
+    *,
+    every: bool,
 ) -> dict[str, Any]:
     """Return the body that names these recipients; never all of them by a slip of the hand."""
-    filters = {"tenantId": tenant, "domain": domain, "status": status}
+    filters = {"tenantId": tenant, "domain": domain, "status": status, "lane": lane}
     given = {name: value for name, value in filters.items() if value}
     if ids and (given or every):
         usage("Name ids, or use filters, not both.")
     if ids:
         return {"ids": list(ids)}
     if not given and not every:
-        usage("Name the ids (see: arkrelay queue list), a filter (--tenant, --domain, --status), or --all.")
+        usage("Name the ids (see: arkrelay queue list), a filter (--tenant, --domain, --status, --lane), or --all.")
     return {**given, "all": True}
 
 

@@ -15,6 +15,7 @@ def tenant(one: Tenant) -> Shape:
         "name": one.name,
         "status": one.status,
         "managed": one.managed,
+        "pool": one.pool,
         "metadata": _plain(one.metadata),
         "limits": {"hourly": one.limits.hourly, "hardCapMonthly": one.limits.hard_cap_monthly},
         "domains": [domain.name for domain in one.domains],

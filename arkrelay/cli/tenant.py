@@ -75,6 +75,7 @@ def show_tenant(state: State, as_json: bool, tenant_id: str) -> None:
 @click.option("--status", type=click.Choice(STATUSES), help="suspended and archived: it may not send.")
 @click.option("--hourly", type=click.IntRange(0), metavar="N", help="Recipients an hour before mail is held; 0 none.")
 @click.option("--hard-cap", type=click.IntRange(0), metavar="N", help="Recipients a month before refusal; 0 none.")
+@click.option("--pool", metavar="NAME", help='Its mail leaves from the addresses of this pool; "" for none.')
 @click.argument("tenant_id", metavar="ID")
 @pass_state
 def set_tenant(
@@ -84,13 +85,14 @@ def set_tenant(
     status: str | None,
     hourly: int | None,
     hard_cap: int | None,
+    pool: str | None,
     tenant_id: str,
 ) -> None:
     """Change a tenant."""
     limits = {key: value for key, value in (("hourly", hourly), ("hard_cap_monthly", hard_cap)) if value is not None}
-    changes = {key: value for key, value in (("name", name), ("status", status)) if value is not None}
+    changes = {key: value for key, value in (("name", name), ("status", status), ("pool", pool)) if value is not None}
     if not changes and not limits:
-        usage("Nothing to change: give --name, --status, --hourly or --hard-cap.")
+        usage("Nothing to change: give --name, --status, --hourly, --hard-cap or --pool.")
 
     def change(table: dict[str, Any]) -> None:
         table.update(changes)
@@ -128,6 +130,7 @@ def _show(one: Tenant, *, as_json: bool) -> None:
             ("name", one.name),
             ("status", one.status),
             ("managed", one.managed),
+            *([("pool", one.pool)] if one.pool else []),
             ("hourly limit", one.limits.hourly or "none"),
             ("monthly cap", one.limits.hard_cap_monthly or "none"),
             ("domains", [domain.name for domain in one.domains]),

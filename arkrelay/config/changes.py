@@ -8,7 +8,7 @@ from arkrelay.config.schema import key_of, settings_of
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.config.values import render_duration, render_size
 from arkrelay.model.errors import ConfigError
-from arkrelay.model.settings import Kind, Listen
+from arkrelay.model.settings import Kind, Listen, Route
 from arkrelay.model.tenant import Domain, Platform, Tenant
 
 # and every listener: its socket is open
@@ -59,6 +59,8 @@ def compare(old: Snapshot, new: Snapshot) -> Changes:
     items = [
         *_table("arkrelay.toml", old.settings, new.settings, (old, new), restart=NEEDS_RESTART),
         *_listeners(old.listeners, new.listeners),
+        *_sources(old, new),
+        *_providers(old, new),
         *_routes(old, new),
         *_tls_rules(old, new),
         *_platform(old, new),
@@ -87,12 +89,26 @@ def _listeners(old: Sequence[Listen], new: Sequence[Listen]) -> Iterator[Change]
         yield dataclasses.replace(change, restart=True)
 
 
+def _sources(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+    before, after = ({source.address: source for source in one.settings.source} for one in (old, new))
+    yield from _listed("source", before, after, None)
+
+
+def _providers(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+    before, after = ({provider.name: provider for provider in one.settings.provider} for one in (old, new))
+    yield from _listed("provider", before, after, None)
+
+
 def _routes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
-    before = {f"{route.domain} to {route.host}": route for route in old.settings.route}
-    after = {f"{route.domain} to {route.host}": route for route in new.settings.route}
+    before, after = ({_route_name(route): route for route in one.settings.route} for one in (old, new))
     yield from _listed("route", before, after, (old, new))
     if before.keys() == after.keys() and list(before) != list(after):
         yield Change("routes", "other order")
+
+
+def _route_name(route: Route) -> str:
+    cause = f" after {route.after} attempts" if route.after else f" when {route.when}" if route.when else ""
+    return f"{route.domain} to {route.host}{cause}"
 
 
 def _tls_rules(old: Snapshot, new: Snapshot) -> Iterator[Change]:

@@ -15,6 +15,7 @@ from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
 from arkrelay.model.settings import Listen, Route, Settings, TlsRule
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
 from arkrelay.policy.metadata import faults
+from arkrelay.policy.route import POOL_NAME
 from arkrelay.policy.targets import parse_target
 
 T = TypeVar("T")
@@ -105,11 +106,24 @@ def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[
 
 
 def _check_addresses(reader: Reader, settings: Settings) -> None:
-    for index, source in enumerate(settings.delivery.source_addresses):
+    seen: dict[str, str] = {}
+    for key, address in [
+        *((f"delivery.source_addresses[{i}]", one) for i, one in enumerate(settings.delivery.source_addresses)),
+        *((reader.at(source, "address"), source.address) for source in settings.source),
+    ]:
         try:
-            ipaddress.ip_address(source)
+            canonical = str(ipaddress.ip_address(address))
         except ValueError:
-            reader.report(f"delivery.source_addresses[{index}]", f'expected an IP address, got "{source}"')
+            reader.report(key, f'expected an IP address, got "{address}"')
+            continue
+        if canonical in seen:
+            reader.report(key, f"is the same as {seen[canonical]}")
+        elif canonical != address:
+            reader.report(key, f'write it as "{canonical}"')
+        seen.setdefault(canonical, key)
+    for source in settings.source:
+        if source.pool and not POOL_NAME.fullmatch(source.pool):
+            reader.report(reader.at(source, "pool"), "expected 1 to 40 small letters, digits, dashes or underscores")
     for index, server in enumerate(settings.dns.nameservers):
         try:
             ipaddress.ip_address(parse_host_port(server, default_port=53)[0])
@@ -169,6 +183,23 @@ def check_domains(tenants: Mapping[str, Part[Tenant]]) -> None:
             if owner != tenant_id or part.value.domain(domain.name) is not domain:
                 whose = "this tenant" if owner == tenant_id else f"tenant {owner}"
                 part.reader.report(part.reader.at(domain, "name"), f"{domain.name} is already a domain of {whose}")
+
+
+def check_pools(main: Part[Settings], tenants: Mapping[str, Part[Tenant]]) -> None:
+    """Report each tenant whose mail could leave from no address: its pool has none."""
+    sources = main.value.sources
+    pools = {source.pool for source in sources}
+    for tenant_id, part in tenants.items():
+        pool = part.value.pool
+        if pool and pool not in pools:
+            known = ", ".join(sorted(pools - {""})) or "none"
+            part.reader.report(
+                "pool", f'no [[source]] of arkrelay.toml is in the pool "{pool}"; pools there: {known}'
+            )
+        elif sources and not pool and "" not in pools:
+            part.reader.report(
+                "pool", f"is needed: every [[source]] of arkrelay.toml is in a pool, and {tenant_id} names none"
+            )
 
 
 def check_reports(part: Part[Settings], tenants: Iterable[Part[Tenant]]) -> None:
@@ -270,6 +301,8 @@ def _check_route(reader: Reader, route: Route, *, whole: bool) -> None:
         parse_host_port(route.host)
     except ValueError as exc:
         reader.report(reader.at(route, "host"), str(exc))
+    if route.after and route.when:
+        reader.report(reader.at(route, "after"), "after and when are two causes: write two routes")
     if whole and bool(route.username) != bool(route.secret):
         missing = "secret" if route.username else "username"
         reader.report(reader.at(route, missing), "username and secret go together")

@@ -14,6 +14,7 @@ from arkrelay.config.check import (
     Part,
     check_domains,
     check_platform,
+    check_pools,
     check_reports,
     check_settings,
     check_tenant,
@@ -129,6 +130,7 @@ class _Loading:
         self._check_keys(platform)
         check_domains(tenants)
         check_reports(main, tenants.values())
+        check_pools(main, tenants)
         for part in tenants.values():
             check_tenant(part, allow_http=settings.webhooks.allow_http)
             self._check_credentials(part)

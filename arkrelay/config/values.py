@@ -200,6 +200,7 @@ SCALARS: Mapping[Kind, Callable[[object, Metadata], Any]] = {
 }
 ITEMS: Mapping[Kind, Callable[[object, Metadata], Any]] = {
     Kind.STRINGS: _string,
+    Kind.INTEGERS: _integer,
     Kind.DURATIONS: _duration,
     Kind.NETWORKS: _network,
     Kind.CHOICES: _choice,

@@ -99,6 +99,7 @@ class Attempt:
     tls: TlsInfo | None = None
     policy: TlsPolicy | None = None  # on whose word TLS was demanded; None: no peer was spoken to
     dsn: bool = False  # the peer offers RFC 3461: it is the one who tells the sender of success
+    source: str | None = None  # our address that it was spoken to from; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,4 +29,5 @@ class Outcome:
     suppress: str | None = None
     unsuppress: bool = False
     uncertain: int = 0  # the recipient's new count of attempts without a reply to the final dot
+    destination: str | None = None  # where it waits from now on; None: where it did
     lane: str = ""  # what the attempt says of us at this site, see ``Classified``

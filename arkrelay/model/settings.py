@@ -24,6 +24,7 @@ class Kind(StrEnum):
     DURATION = "duration"  # "30m" → seconds
     SIZE = "size"  # "14MB" → bytes
     STRINGS = "strings"  # list of strings
+    INTEGERS = "integers"  # list of integers
     DURATIONS = "durations"
     NETWORKS = "networks"  # list of CIDR strings, kept as strings after validation
     PATH = "path"  # relative to the file that names it
@@ -177,7 +178,7 @@ class Delivery:
         "A recipient is given up this long after acceptance.", Kind.DURATION, 172800.0, low=0.001, key="lifetime"
     )
     ip_family: str = setting(
-        'Outgoing addresses; "auto" uses IPv6 only where this machine has a global IPv6 address.',
+        'Outgoing addresses; "auto" uses an IPv6 address only when its PTR record leads back to it.',
         Kind.CHOICE,
         "auto",
         choices=("auto", "4", "6"),
@@ -191,6 +192,14 @@ class Delivery:
         Kind.CHOICE,
         "deliver",
         choices=("deliver", "capture"),
+    )
+    canary_s: float = setting(
+        'A site that refuses our address is tried once so often while a [[route]] with when = "sender-reputation"'
+        " carries its mail.",
+        Kind.DURATION,
+        86400.0,
+        low=0.001,
+        key="canary",
     )
     uncertain: str = setting(
         "A recipient whose final dot was sent before a crash or a lost reply: tried again, or held for a person.",
@@ -220,6 +229,36 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One ``[[source]]``: an address of this machine from which mail leaves."""
+
+    address: str = setting("The address; it is used as soon as this machine has it.", Kind.STRING)
+    pool: str = setting("A tenant with this `pool` sends from here; empty: those without a pool do.", Kind.STRING, "")
+    hostname: str = setting("EHLO name, where the PTR record of the address is not hostname.", Kind.HOST, "")
+    warmup: bool = setting(
+        "True: a new address; what it carries to each site grows from day to day, by [warmup].", Kind.BOOLEAN, False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warmup:
+    """``[warmup]``: how new addresses become known to the sites that they send to."""
+
+    daily: tuple[int, ...] = setting(
+        "Messages from one address to one site on its first day with mail, its second, and so on; then it is warm.",
+        Kind.INTEGERS,
+        (50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600),
+        low=1,
+    )
+    deferred_max: float = setting(
+        "A day on which a larger share was put off by the site for the sake of our address is repeated.",
+        Kind.NUMBER,
+        0.1,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One ``[[route]]``: a smarthost instead of MX, for some recipients; the first match wins."""
 
@@ -233,6 +272,21 @@ class Route:
     )
     username: str = setting("Name for AUTH; empty: no AUTH.", Kind.STRING, "")
     secret: str = setting("Password for AUTH, in any form of a secret.", Kind.SECRET, "")
+    after: int = setting(
+        "Only for recipients that were tried so often in vain; 0: from the first try.", Kind.INTEGER, 0
+    )
+    when: str = setting(
+        'Only where a site refuses our address ("sender-reputation"), or for what our new addresses may not carry '
+        'today ("warm-up").',
+        Kind.CHOICE,
+        "",
+        choices=("", "sender-reputation", "warm-up"),
+    )
+
+    @property
+    def always(self) -> bool:
+        """Whether no cause has to be waited for."""
+        return not (self.after or self.when)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,6 +470,8 @@ class Settings:
     public: Public = setting("Names for the world.", Kind.TABLE, Public)
     smtp: Smtp = setting("The SMTP doors.", Kind.TABLE, Smtp)
     delivery: Delivery = setting("How mail leaves.", Kind.TABLE, Delivery)
+    source: tuple[Source, ...] = setting("Addresses from which mail leaves.", Kind.TABLES, ())
+    warmup: Warmup = setting("How new addresses become known.", Kind.TABLE, Warmup)
     route: tuple[Route, ...] = setting("Smarthosts instead of MX.", Kind.TABLES, ())
     tls_policy: tuple[TlsRule, ...] = setting("TLS demanded of recipient domains.", Kind.TABLES, ())
     tls_reports: TlsReports = setting("Reports about TLS to recipient domains.", Kind.TABLE, TlsReports)
@@ -427,6 +483,12 @@ class Settings:
     webhooks: Webhooks = setting("Webhook delivery.", Kind.TABLE, Webhooks)
     limits: Limits = setting("What one client may take.", Kind.TABLE, Limits)
     log: Log = setting("The log on standard error.", Kind.TABLE, Log)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Every address from which mail leaves; empty: the system chooses."""
+        listed = tuple(Source(address=address) for address in self.delivery.source_addresses)
+        return (*listed, *self.source)
 
     @property
     def return_path_host(self) -> str:

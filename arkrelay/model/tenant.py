@@ -154,6 +154,9 @@ class Tenant:
     status: str = setting("May it send?", Kind.CHOICE, "active", choices=STATUSES)
     managed: str = setting('"file": REST may read but not change it.', Kind.CHOICE, "api", choices=("api", "file"))
     metadata: Mapping[str, Any] = setting("REST's tenant metadata, as a table.", Kind.TABLE, dict)
+    pool: str = setting(
+        "Its mail leaves from the addresses of this pool ([[source]] in arkrelay.toml).", Kind.STRING, ""
+    )
     limits: TenantLimits = setting("What it may send.", Kind.TABLE, TenantLimits)
     credentials: tuple[Credential, ...] = setting("SMTP passwords and API keys.", Kind.TABLES, ())
     domains: tuple[Domain, ...] = setting("Sender domains.", Kind.TABLES, ())

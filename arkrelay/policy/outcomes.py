@@ -5,6 +5,7 @@ that. A peer's failure is data and a surprise defers; what may have arrived is n
 explained by a peer is held for a person.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from arkrelay.model.attempt import BLAMES_RECIPIENT, REST_CLASS, Attempt, BounceClass, Classified
@@ -16,6 +17,7 @@ from arkrelay.model.settings import Settings
 from arkrelay.policy.classify import Rules, classify
 from arkrelay.policy.describe import describe, enhanced_of, exhausted
 from arkrelay.policy.retry import next_attempt_at
+from arkrelay.policy.route import moves_to
 
 UNCERTAIN_PAUSE_S = 300.0  # the least wait before a message that may have arrived is sent again
 UNCERTAIN_COPIES = 4  # at most so many copies of one message, ever; then a person decides
@@ -31,9 +33,20 @@ STATUS_EVENT = {
 
 
 def decide(
-    recipient: Recipient, attempt: Attempt, rules: Rules, settings: Settings, now: float, dice: float
+    recipient: Recipient,
+    attempt: Attempt,
+    rules: Rules,
+    settings: Settings,
+    now: float,
+    dice: float,
+    *,
+    another_way: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Return what ``attempt`` means for ``recipient``; ``dice`` in [-1, 1] spreads the retries."""
+    """Return what ``attempt`` means for ``recipient``; ``dice`` in [-1, 1] spreads the retries.
+
+    What a site refused for the sake of our address is not final, and due at once, where ``another_way`` says that it
+    can leave from another address, or by a ``[[route]]``. A route ``after`` so many attempts is taken from here.
+    """
     result = attempt.result
     if isinstance(result, Reply) and 200 <= result.code < 300:
         return _sent(recipient, attempt, now)
@@ -56,8 +69,10 @@ def decide(
         reason = f"Held after {attempts} internal errors: {result.detail}"
         return _held(recipient, attempt, HoldReason.POISON, reason, attempts, now)
     details = describe(result, classified, recipient, attempt.host, attempt.address, attempt.port)
-    due_at = None
-    if not classified.permanent:
+    due_at, destination = None, None
+    if classified.lane == "block" and another_way():
+        classified, due_at = replace(classified, permanent=False), now
+    elif not classified.permanent:
         message, policy = recipient.message, settings.delivery.retry_policy()
         wait_s, expires_at = classified.wait_s, message.expires_at
         due_at = next_attempt_at(
@@ -68,6 +83,8 @@ def decide(
             if attempts < policy.max_attempts and _own_end(recipient, settings):
                 classified = replace(classified, bounce_class=BounceClass.EXPIRED)
     status = Status.HARDFAIL if due_at is None else Status.SOFTFAIL
+    if due_at is not None:
+        destination = moves_to(recipient.destination, recipient.domain, settings.route, attempts)
     return Outcome(
         recipient,
         now,
@@ -82,6 +99,7 @@ def decide(
         events=(_event(recipient, attempt, status, details, now, classified, due_at),),
         suppress=_suppression(classified, status, settings),
         uncertain=recipient.uncertain,
+        destination=destination,
         lane=classified.lane,
     )
 

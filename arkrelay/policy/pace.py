@@ -65,6 +65,7 @@ class Learned:
     half_until: float
     reason: str
     order: Order = _NO_ORDER
+    blocked_at: float = 0.0
 
     @property
     def blank(self) -> bool:
@@ -84,6 +85,7 @@ class _Lane:
     half_until: float = 0.0
     reason: str = ""
     order: Order = _NO_ORDER
+    blocked_at: float = 0.0  # when the last of ``blocks`` was
     tokens: float = 0.0  # messages that may go at once; below 0: how many went too early
     counted_at: float = 0.0  # when ``tokens`` was true
 
@@ -159,6 +161,19 @@ class Pace:
         if state.order.rest:
             return now + LONGEST_REST_S  # to be asked again: only a person ends it
         return max(now, _rest_until(state, now))
+
+    def on_trial(self, lane: str) -> bool:
+        """Return whether the peer refused our address, and nothing was taken from it since."""
+        state = self._lanes.get(lane)
+        return state is not None and state.blocks > 0
+
+    def avoided(self, lane: str, now: float, canary_s: float) -> bool:
+        """Return whether the lane should carry nothing, since its peer refused our address within ``canary_s``.
+
+        For mail that has another way; what has none is tried after each rest.
+        """
+        state = self._lanes.get(lane)
+        return state is not None and state.blocks > 0 and _current(state.blocked_at + canary_s, now, canary_s)
 
     def wait_s(self, lane: str, now: float) -> float:
         """Return how long the next message has to wait for its lane's rate; 0 when it may go now."""
@@ -248,6 +263,7 @@ class Pace:
             return until
         rest_s = min(FIRST_BLOCK_S * 2 ** min(state.blocks, 10), LONGEST_BLOCK_S)
         state.blocks += 1
+        state.blocked_at = now
         return self._rest(lane, state, now + rest_s * (1 + JITTER * dice), reason)
 
     def forgive(self, lane: str) -> None:
@@ -256,7 +272,7 @@ class Pace:
         if state is None:
             return
         state.failures = state.blocks = 0
-        state.rest_until = state.slow_until = state.half_until = state.allowed = 0.0
+        state.rest_until = state.slow_until = state.half_until = state.allowed = state.blocked_at = 0.0
         state.reason = ""
         self.changed.add(lane)
 
@@ -290,6 +306,11 @@ class Pace:
         state = self._lanes.get(lane)
         return state is not None and _current(state.half_until, now, 2 * SLOW_S)
 
+    def open(self, lane: str) -> int:
+        """Return how many connections the lane has."""
+        state = self._lanes.get(lane)
+        return 0 if state is None else state.open
+
     def lanes(self) -> dict[str, int]:
         """Return the lanes that are known, with how many connections each has open."""
         return {lane: state.open for lane, state in self._lanes.items()}
@@ -307,6 +328,7 @@ class Pace:
             state.half_until,
             state.reason,
             state.order,
+            state.blocked_at,
         )
 
     def learned(self) -> list[Learned]:
@@ -320,7 +342,7 @@ class Pace:
         for one in learned:
             state = _Lane(
                 0, one.allowed, one.failures, one.blocks, one.rest_until, one.slow_until, one.half_until, one.reason,
-                _NO_ORDER if one.order == _NO_ORDER else one.order,
+                _NO_ORDER if one.order == _NO_ORDER else one.order, one.blocked_at,
             )  # fmt: skip
             state.counted_at = now  # and no token: a restart is no reason to send at once
             if not state.idle(now):

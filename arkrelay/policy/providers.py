@@ -32,8 +32,9 @@ class Providers:
         provider = self._of(best)
         return zone_of(best) if provider is None else provider.name
 
-    def capacity(self, site: str) -> Capacity:
-        """Return what a site takes from one address when all is well; 0 is no limit."""
+    def capacity(self, lane: str) -> Capacity:
+        """Return what a site takes from one address, by a lane's name, when all is well; 0 is no limit."""
+        site = site_of_lane(lane)
         provider = self._by_name.get(site)
         if provider is None:
             return self._smarthost if ":" in site else self._site  # host:port is a smarthost
@@ -54,6 +55,16 @@ class Providers:
 
     def _of(self, host: str) -> Provider | None:
         return next((one for one in self.all if any(f".{host}".endswith(suffix) for suffix in one.mx)), None)
+
+
+def lane_name(site: str, address: str | None) -> str:
+    """Return the name of the lane from an address of ours to a site: SITE@ADDRESS, or SITE if the system chooses."""
+    return site if address is None else f"{site}@{address}"
+
+
+def site_of_lane(lane: str) -> str:
+    """Return the site that a lane leads to."""
+    return lane.partition("@")[0]
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """Where mail for a domain goes: which hosts, in which order, which addresses, and which it never connects to."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,6 +18,9 @@ ADDRESSES_PER_HOST = 2  # as long as other hosts can fill the rest: one dead hos
 # Mail that demands another TLS than its domain does (RFC 8689) waits and travels apart from the rest, marked so.
 REQUIRETLS = "requiretls:"
 ANY_TLS = "anytls:"  # "TLS-Required: No"
+POOL = "pool:"  # and so does what leaves from the addresses of a pool: "pool:NAME:DOMAIN"
+POOL_NAME = re.compile(r"[a-z0-9_-]{1,40}")
+TO_ROUTE = "route:"
 TEST_DESTINATION = "test:"  # where a test key's mail goes: nowhere; no domain is written like this
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,8 +73,28 @@ def parse_networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
 
 
 def match_route(domain: str, routes: Sequence[Route]) -> Route | None:
-    """Return the first route whose pattern covers ``domain``: "*" any, "*.x" what lies below x, else x alone."""
-    return next((route for route in routes if _covers(route.domain.lower(), domain)), None)
+    """Return the first route without a cause whose pattern covers ``domain``.
+
+    "*" is any, "*.x" what lies below x, anything else x alone.
+    """
+    return next((route for route in routes if route.always and _covers(route.domain.lower(), domain)), None)
+
+
+def match_cause(domain: str, routes: Sequence[Route], when: str) -> Route | None:
+    """Return the first route for mail to ``domain`` that has this cause, or None."""
+    return next((route for route in routes if route.when == when and _covers(route.domain.lower(), domain)), None)
+
+
+def moves_to(destination: str, domain: str, routes: Sequence[Route], attempts: int) -> str | None:
+    """Return the destination of mail to ``domain`` that so many attempts did not deliver, where it changes.
+
+    The demand for TLS goes with it, the pool does not: it is the smarthost that the world sees.
+    """
+    mark, _, name = split(destination)
+    if name.startswith(TO_ROUTE) or name == TEST_DESTINATION:
+        return None
+    route = next((one for one in routes if 0 < one.after <= attempts and _covers(one.domain.lower(), domain)), None)
+    return None if route is None else f"{mark if mark == REQUIRETLS else ''}{TO_ROUTE}{route.host.lower()}"
 
 
 def match_tls_rule(domain: str, rules: Sequence[TlsRule]) -> TlsRule | None:
@@ -82,40 +106,32 @@ def _covers(pattern: str, domain: str) -> bool:
     return pattern in {"*", domain} or (pattern.startswith("*.") and domain.endswith(pattern[1:]))
 
 
-def destination_of(domain: str, routes: Sequence[Route], *, requiretls: bool = False, any_tls: bool = False) -> str:
+def destination_of(
+    domain: str, routes: Sequence[Route], *, pool: str = "", requiretls: bool = False, any_tls: bool = False
+) -> str:
     """Return what queue and pacing are keyed by: the domain, or "route:HOST:PORT" of its smarthost.
 
-    With ``requiretls`` or, of a domain, ``any_tls`` it bears their mark; the former goes before the latter (RFC 8689
-    §4.1), and what a smarthost must show is our admin's to say, not the sender's.
+    Of a domain it bears the ``pool``. With ``requiretls`` or, of a domain, ``any_tls`` it bears their mark; the
+    former goes before the latter (RFC 8689 §4.1), and what a smarthost must show is our admin's to say, not the
+    sender's.
     """
     route = match_route(domain, routes)
-    plain = domain if route is None else f"route:{route.host.lower()}"
+    plain = f"{POOL}{pool}:{domain}" if pool else domain
+    if route is not None:
+        plain = f"{TO_ROUTE}{route.host.lower()}"
     if requiretls:
         return REQUIRETLS + plain
     return ANY_TLS + plain if any_tls and route is None else plain
 
 
-def split_mark(destination: str) -> tuple[str, str]:
-    """Return the mark of a destination, or an empty string, and the destination without it."""
-    for mark in (REQUIRETLS, ANY_TLS):
-        if destination.startswith(mark):
-            return mark, destination[len(mark) :]
-    return "", destination
-
-
-def families(ip_family: str, *, global_ipv6: bool) -> tuple[int, ...]:
-    """Return the address families to use, in the order of their use.
-
-    ``ip_family`` is the setting; "auto" takes IPv6 only when this machine has a global IPv6 address, which
-    the caller finds out.
-    """
-    match ip_family:
-        case "4":
-            return (4,)
-        case "6":
-            return (6,)
-        case _:
-            return (6, 4) if global_ipv6 else (4,)
+def split(destination: str) -> tuple[str, str, str]:
+    """Return the mark of a destination, its pool (each may be empty), and the domain, route or test behind them."""
+    mark = next((one for one in (REQUIRETLS, ANY_TLS) if destination.startswith(one)), "")
+    name = destination[len(mark) :]
+    if not name.startswith(POOL):
+        return mark, "", name
+    pool, _, name = name[len(POOL) :].partition(":")
+    return mark, pool, name
 
 
 def order_hosts(answer: MxAnswer, own_hosts: frozenset[str], dice: Random) -> tuple[MxHost, ...] | Failure:

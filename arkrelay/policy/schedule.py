@@ -85,6 +85,7 @@ class Lane:
     most_until: float = 0.0
     rest_until: float = 0.0
     rest_reason: str = ""
+    rest_failed: bool = True  # it rests because it could not be reached, and not because it must wait its turn
     rest_site: str = ""  # whose failure it was, for ``Pace``
     site: str = ""  # that answered for it last
 
@@ -195,9 +196,9 @@ class Schedule:
         if share.table_due < inf:
             self._push(max(share.table_due, lane.rest_until), lane.destination)
 
-    def rest(self, lane: Lane, until: float, reason: str) -> None:
-        """Leave the lane alone until then; ``why`` shows the reason."""
-        lane.rest_until, lane.rest_reason = until, reason
+    def rest(self, lane: Lane, until: float, reason: str, *, failed: bool = True) -> None:
+        """Leave the lane alone until then; ``why`` shows the reason, and whether something ``failed``."""
+        lane.rest_until, lane.rest_reason, lane.rest_failed = until, reason, failed
         self._push(until, lane.destination)
 
     def due(self, now: float) -> list[Lane]:

@@ -3,7 +3,8 @@
 ``submit`` takes responsibility: admission, header clean-up, signature (``sign``), one write; when it
 returns, the message is on disk. ``queue`` decides which destination is served now and by how many
 connections, and ``connection`` is one of them at work; ``plan`` says where mail goes and what TLS is demanded
-there, ``deliver`` connects and sends, and reports what the peer said; ``policy.outcomes`` says what that means,
+there, ``ways`` from which of our addresses (``sources``) or by which route, ``deliver`` connects and sends, and
+reports what the peer said; ``policy.outcomes`` says what that means,
 and ``settle`` writes recipient, attempt, events and suppression in one transaction.
 
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about

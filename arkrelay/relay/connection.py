@@ -1,9 +1,11 @@
-"""One connection's life in the service of one lane.
+"""One connection's life in the service of one destination.
 
-Plan, connect, then keep up to two transactions going: the second one's commands are written right behind the
-first one's final dot (RFC 2920 §3.1), so a kept connection costs no round trip per message. When the lane is
-empty the connection stays for ``delivery.idle_connection`` and then says QUIT. A host that cannot be reached
-is one failed attempt for everything of the lane that is due, and the lane rests a while.
+Plan, choose a way (``ways``: one of our addresses, or a route that has a cause), connect, then keep up to two
+transactions going: the second one's commands are written right behind the first one's final dot (RFC 2920 §3.1), so a
+kept connection costs no round trip per message. When nothing is left the connection stays for
+``delivery.idle_connection`` and then says QUIT. A host that cannot be reached is one failed attempt for everything
+that is due, and the destination rests a while. A peer that does not want our address gets no more from it; what it
+refused goes by another way where there is one.
 """
 
 import asyncio
@@ -19,19 +21,22 @@ from arkrelay.model.attempt import Attempt
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Recipient
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.policy.route import TEST_DESTINATION
+from arkrelay.policy.route import TEST_DESTINATION, split
 from arkrelay.policy.schedule import Lane
+from arkrelay.policy.ways import PATIENCE_S, Wait, Way
 from arkrelay.relay.capture import Capture
-from arkrelay.relay.deliver import Courier, NotConnected
+from arkrelay.relay.deliver import Courier, NotConnected, requires_tls
+from arkrelay.relay.plan import Plan
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
+from arkrelay.relay.sources import family_of
+from arkrelay.relay.ways import Ways, for_source
 from arkrelay.store.journal import Journal
 from arkrelay.wire.smtp import Session
 
 log = structlog.get_logger()
 
 TURN = 10  # messages after which a connection makes room for another lane of its site
-PATIENCE_S = 5.0  # a connection is kept while its site's rate lets the next message wait no longer
 OUTSTANDING = 2  # transactions in flight on one connection
 PERMANENT = frozenset(
     {
@@ -57,9 +62,11 @@ class Connection:
         settler: Settler,
         journal: Journal,
         capture: Capture,
+        ways: Ways,
     ) -> None:
         self._queue = queue
         self._lane = lane
+        self._ways = ways
         self._live = live
         self._courier = courier
         self._settler = settler
@@ -69,7 +76,11 @@ class Connection:
         self._outstanding = 0
         self._ended = 0
         self._answered = False  # the peer has judged a message on this connection
-        self._site = ""
+        self._unwelcome = False  # the peer has refused our address
+        self._site = ""  # the lane of ``pace`` by which this connection is counted
+        self._plan: Plan | None = None
+        self._direct: Plan | None = None  # to the site itself, while a route that has a cause is taken instead
+        self._way: Way | None = None
         self._put_back: set[int] = set()
         self.hungry = False
         self.leaving = False
@@ -86,45 +97,63 @@ class Connection:
         if self._lane.destination == TEST_DESTINATION:
             await self._run_test()
             return
+        missing = self._ways.missing(split(self._lane.destination)[1], time.time())
+        if missing is not None:
+            self._wait(missing)
+            return
         plan = await self._courier.plan(self._lane.destination)
         if isinstance(plan, Failure):
             await self._fail(NotConnected(plan, None, 0.0))
             return
-        self._site = plan.site
-        self._lane.site = plan.site
-        if not self._queue.pace.may_connect(plan.site, time.time()):
-            self._wait_for_site(plan.site)
-            return
-        if (pause_s := self._queue.pace.wait_s(plan.site, time.time())) > PATIENCE_S:
-            self._wait_for_rate(pause_s)
-            return
-        self._queue.pace.connected(plan.site)
-        try:
-            session = await self._courier.connect(plan)
-            if isinstance(session, NotConnected):
-                await self._fail(session)
-            else:
-                await self._serve(session)
-        finally:
-            self._queue.site_closed(plan.site)
+        await self._go(plan)
 
-    async def _serve(self, session: Session) -> None:
-        started, queue, site = 0, self._queue, self._site
-        limit = queue.pace.capacity(site, time.time()).messages
+    async def _go(self, plan: Plan) -> None:
+        """Connect by the way that is open now; an address family that does not connect leaves the other a try."""
+        failed: NotConnected | None = None
+        families: frozenset[int] = frozenset()
+        while True:
+            way = self._ways.choose(plan, time.time(), but=families)
+            if failed is not None and not isinstance(way, Way):
+                await self._fail(failed)
+                return
+            if not isinstance(way, Way):
+                if way is not None:
+                    self._wait(way)
+                return
+            self._site = self._lane.site = way.lane
+            self._way, self._plan = way, plan
+            self._queue.pace.connected(way.lane)
+            try:
+                session = await self._connect(plan, way)
+                if not isinstance(session, NotConnected):
+                    await self._serve(session, way)
+                    return
+            finally:
+                self._queue.closed(way.lane)
+            failed = session
+            if way.source is None:
+                await self._fail(failed)
+                return
+            families |= {family_of(way.source.address)}
+
+    async def _connect(self, plan: Plan, way: Way) -> Session | NotConnected:
+        if way.route is None or plan.route is not None:
+            return await self._courier.connect(for_source(plan, way.source), way.source)
+        detour = await self._courier.plan_route(way.route, requiretls=requires_tls(self._lane.destination))
+        if isinstance(detour, Failure):
+            return NotConnected(detour, None, 0.0)
+        self._plan, self._direct = detour, plan
+        return await self._courier.connect(detour)
+
+    async def _serve(self, session: Session, way: Way) -> None:
+        started, queue = 0, self._queue
+        limit = way.messages or queue.pace.capacity(way.lane, time.time()).messages
         self._lane.sessions += 1
         try:
             while True:
                 self._awake.clear()
-                pause_s = 0.0
-                while session.open and self._outstanding < OUTSTANDING and (started < limit or not limit):
-                    if (pause_s := queue.pace.wait_s(site, time.time())) or self._gives_way(started):
-                        break
-                    recipient = await queue.next(self._lane)
-                    if recipient is None:
-                        break
-                    queue.pace.started(site, time.time())
-                    queue.served(site, recipient.message.tenant_id)
-                    started += await self._start(session, recipient)
+                begun, pause_s = await self._fill(session, way, started, limit)
+                started += begun
                 fit = session.open and (started < limit or not limit) and not self._gives_way(started)
                 self.hungry = fit and self._outstanding < OUTSTANDING and not pause_s
                 if not self.hungry and self._lane.ready and not pause_s:
@@ -133,8 +162,7 @@ class Connection:
                     await self._awake.wait()
                 elif pause_s and fit and not queue.stopping:
                     if pause_s > PATIENCE_S:
-                        self._wait_for_rate(pause_s)
-                        break
+                        break  # there may be another way
                     with contextlib.suppress(TimeoutError):  # a stop does not wait for it
                         async with asyncio.timeout(pause_s):
                             await self._awake.wait()
@@ -147,12 +175,28 @@ class Connection:
             self.hungry = False
             session.abort()  # nothing after a QUIT; on cancelling, it ends what is in flight
 
+    async def _fill(self, session: Session, way: Way, started: int, limit: int) -> tuple[int, float]:
+        """Start what the session takes now; return how much that was, and the pause that the lane's rate wants."""
+        queue, begun = self._queue, 0
+        while session.open and self._outstanding < OUTSTANDING and (started + begun < limit or not limit):
+            now = time.time()
+            if (pause_s := queue.pace.wait_s(way.lane, now)) or self._gives_way(started + begun):
+                return begun, pause_s
+            recipient = await queue.next(self._lane)
+            if recipient is None:
+                break
+            queue.pace.started(way.lane, now)
+            self._ways.started(way, now)
+            queue.served(way.lane, recipient.message.tenant_id)
+            begun += await self._start(session, recipient)
+        return begun, 0.0
+
     async def _idle(self) -> bool:
         """Return True when there is work again; False when it was idle too long or is wanted elsewhere."""
         try:
             async with asyncio.timeout(self._queue.pace.capacity(self._site, time.time()).idle_s):
                 while not self._queue.offers(self._lane):
-                    if self._queue.stopping or self._queue.site_wanted(self._site):
+                    if self._queue.stopping or self._queue.wanted(self._site):
                         return False
                     await self._awake.wait()
                     self._awake.clear()
@@ -193,11 +237,15 @@ class Connection:
             if self._not_its_turn(recipient, attempt, untried=untried):
                 self._journal.end(slot)
                 self._put_back.add(recipient.id)
+                if self._way is not None:
+                    self._ways.put_back(self._way, time.time())
                 self._queue.put_back(self._lane, recipient)
                 return
             self._ended += 1
-            self._judge_site(attempt, session)
-            outcome = self._settler.attempted(recipient, attempt, lambda: self._journal.end(slot))
+            outcome = self._settler.attempted(
+                recipient, attempt, lambda: self._journal.end(slot), another_way=self._another_way
+            )
+            self._judge_site(attempt, session, outcome.lane)
             self._heed(outcome.lane, str(attempt.result))
             self._queue.finished(recipient)
 
@@ -216,11 +264,23 @@ class Connection:
         said_so = isinstance(attempt.result, Reply) and attempt.result.code == 421
         return self._ended > 0 and (untried or said_so)
 
-    def _judge_site(self, attempt: Attempt, session: Session) -> None:
-        """Let the site rest when it says 421, or ends a connection that has brought nothing at all."""
+    def _another_way(self) -> bool:
+        """Return whether mail that the peer does not take from our address may go by another one, or by a route."""
+        if self._plan is None or self._way is None:
+            return False
+        return self._ways.another(self._plan, self._way, time.time())
+
+    def _judge_site(self, attempt: Attempt, session: Session, advice: str) -> None:
+        """Let the site rest when it says 421, or ends a connection that has brought nothing at all.
+
+        A site that says what it thinks of our address has answered, and nothing is earned by that.
+        """
         result = attempt.result
+        if self._way is not None and (advice or (isinstance(result, Reply) and result.code == 421)):
+            self._ways.deferred(self._way, time.time())
         if isinstance(result, Reply) and result.code != 421:
-            self._queue.pace.succeeded(self._site, time.time())
+            if not advice:
+                self._queue.pace.succeeded(self._site, time.time())
             self._answered = True
         elif not session.open and not (isinstance(result, Failure) and self._answered):
             self._rest(str(result))
@@ -246,7 +306,7 @@ class Connection:
                     port=candidate.port if candidate else None,
                     policy=failed.policy,
                 )
-                outcome = self._settler.attempted(recipient, attempt)
+                outcome = self._settler.attempted(recipient, attempt, another_way=self._another_way)
                 self._heed(outcome.lane, str(result))
                 self._queue.finished(recipient)
             await asyncio.sleep(0)
@@ -263,22 +323,24 @@ class Connection:
             return
         dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
         until = self._queue.pace.block(site, now, dice, said)
-        self._lane.rest_site = site
-        self._queue.schedule.rest(self._lane, until, said)
+        self._unwelcome = True
+        if self._another_way():
+            self._lane.rest_until = 0.0  # it is this address that rests
+        else:
+            self._lane.rest_site = site
+            self._queue.schedule.rest(self._lane, until, said)
         log.warning("lane_blocked", lane=site, until=until, reply=said)
 
     def _gives_way(self, started: int) -> bool:
-        """Return whether this connection has had its turn and another waits for its site, or a person said so."""
-        if self._queue.pace.ordered_to_rest(self._site):
+        """Return whether this connection ends: it has had its turn and another waits, its address may carry no more
+        or is not wanted, its detour is over, or a person said so."""
+        if self._unwelcome or self._queue.pace.ordered_to_rest(self._site):
             return True
-        return started >= TURN and self._queue.site_wanted(self._site)
-
-    def _wait_for_rate(self, pause_s: float) -> None:
-        """Come back when the site takes the next message; what it said about us is the reason."""
-        now = time.time()
-        reason = self._queue.pace.reason(self._site, now) or "its messages a second are used up"
-        self._lane.rest_site = ""
-        self._queue.schedule.rest(self._lane, now + pause_s, reason)
+        if self._way is not None and self._ways.spent(self._way, time.time()):
+            return True
+        if self._direct is not None and self._ways.is_open(self._direct, time.time()):
+            return True
+        return started >= TURN and self._queue.wanted(self._site)
 
     def _rest(self, reason: str) -> None:
         now = time.time()
@@ -287,15 +349,16 @@ class Connection:
         until = self._queue.pace.failed(site, now, dice, reason)
         self._queue.schedule.rest(self._lane, until, reason)
 
-    def _wait_for_site(self, site: str) -> None:
+    def _wait(self, wait: Wait) -> None:
+        """Come back when there is a way again."""
+        self._lane.site = wait.lanes[0] if wait.lanes else self._lane.site
+        if wait.until is None:
+            self._queue.wait_for(self._lane, wait.lanes)
+            return
         now = time.time()
-        at = self._queue.pace.next_connect_at(site, now)
-        if at > now:
-            self._lane.rest_site = site
-            reason = self._queue.pace.reason(site, now) or f"{site} did not answer a moment ago"
-            self._queue.schedule.rest(self._lane, at, reason)
-        else:
-            self._queue.wait_for_site(self._lane, site)
+        resting = [name for name in wait.lanes if self._queue.pace.next_connect_at(name, now) > now]
+        self._lane.rest_site = resting[0] if resting else ""
+        self._queue.schedule.rest(self._lane, wait.until, wait.reason, failed=False)
 
     def _settle(self, recipient: Recipient, failure: Failure, *, finished: bool = False) -> None:
         self._settler.attempted(recipient, Attempt(recipient.id, time.time(), 0.0, failure))

@@ -26,7 +26,7 @@ from arkrelay.model.attempt import Attempt
 from arkrelay.model.message import Envelope, Message, Recipient
 from arkrelay.model.peertls import TlsPolicy, TlsResult
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.model.settings import Route
+from arkrelay.model.settings import Route, Source
 from arkrelay.policy import route as routing
 from arkrelay.policy.peertls import explain
 from arkrelay.policy.providers import Providers
@@ -34,6 +34,7 @@ from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.plan import Candidate, Plan, Planner
 from arkrelay.relay.sign import Signing
+from arkrelay.relay.sources import Sources, family_of
 from arkrelay.store.journal import Journal
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.smtp import Session, Target, Transaction, connect
@@ -73,11 +74,11 @@ class Courier:
         domains: DomainChecker,
         peer_tls: PeerTls,
         own_addresses: frozenset[str],
-        *,
-        ipv6: bool,
+        sources: Sources,
     ) -> None:
         self._live = live
-        self._planner = Planner(live, resolver, peer_tls, own_addresses, ipv6=ipv6)
+        self._sources = sources
+        self._planner = Planner(live, resolver, peer_tls, own_addresses, sources)
         self._signing = signing
         self._journal = journal
         self._return_paths = return_paths
@@ -96,13 +97,21 @@ class Courier:
         """Return the hosts and addresses to try for ``destination``, or why there are none."""
         return await self._planner.plan(destination)
 
-    async def connect(self, plan: Plan) -> Session | NotConnected:
-        """Return a session with the first host that takes one, past EHLO, STARTTLS and AUTH."""
+    async def plan_route(self, route: Route, *, requiretls: bool) -> Plan | Failure:
+        """Return the addresses of a smarthost, or why there are none."""
+        return await self._planner.plan_route(route, requiretls=requiretls)
+
+    async def connect(self, plan: Plan, source: Source | None = None) -> Session | NotConnected:
+        """Return a session with the first host that takes one, past EHLO, STARTTLS and AUTH.
+
+        ``source`` is the address of ours to connect from, of the candidates' family; None: the system chooses, and
+        towards a smarthost any of ours may serve.
+        """
         started = time.monotonic()
         result: Reply | Failure = Failure(FailureKind.NO_ADDRESS, Stage.CONNECT, "no address to connect to")
         last: Candidate | None = None
         for candidate in plan.candidates:
-            session = await self._try(candidate, plan)
+            session = await self._try(candidate, plan, source)
             if isinstance(session, Session):
                 session.policy = candidate.demand.policy
                 return session
@@ -147,6 +156,7 @@ class Courier:
                 session.tls,
                 session.policy,
                 dsn=session.extensions.dsn,
+                source=session.source,
             )
             done(attempt, slot, transaction.untried)
 
@@ -161,7 +171,7 @@ class Courier:
             (recipient.address,),
             smtputf8=message.smtputf8 or not recipient.address.isascii(),
             eight_bit=message.eight_bit,
-            requiretls=recipient.destination.startswith(routing.REQUIRETLS),
+            requiretls=requires_tls(recipient.destination),
             size_bytes=size_bytes,
             ret=message.ret,
             envid=message.envid,
@@ -192,10 +202,10 @@ class Courier:
             return f"{local}@psrp.{message.author_domain}"
         return f"{local}@{self._live.snapshot.settings.return_path_host}"
 
-    async def _try(self, candidate: Candidate, plan: Plan) -> Session | Failure | Reply:
+    async def _try(self, candidate: Candidate, plan: Plan, source: Source | None) -> Session | Failure | Reply:
         timeouts = self._live.snapshot.settings.delivery.timeouts
         permit = None if plan.route is not None else self._permit()
-        target = self._target(candidate, plan.route)
+        target = self._target(candidate, plan.route, source)
         if candidate.demand.testing and target.tls != "none":
             strict = await connect(replace(target, tls="required", verify=True), timeouts, permit=permit)
             self._count(plan, candidate, strict)
@@ -240,29 +250,36 @@ class Courier:
         allowed = routing.parse_networks(self._live.snapshot.settings.delivery.allow_destinations)
         return lambda address: routing.forbidden(address, allowed, self._own_addresses)
 
-    def _target(self, candidate: Candidate, route: Route | None) -> Target:
+    def _target(self, candidate: Candidate, route: Route | None, source: Source | None) -> Target:
         snapshot = self._live.snapshot
         settings = snapshot.settings
         demand = candidate.demand
         tls = demand.tls
         if route is None and tls == "optional" and self.clear_text_until.get(candidate.host, 0.0) > time.time():
             tls = "none"
-        sources = [a for a in settings.delivery.source_addresses if (":" in a) == (":" in candidate.address)]
+        if source is None and route is not None:
+            ours = [one for one in self._sources.of("") if family_of(one.address) == family_of(candidate.address)]
+            source = random.choice(ours) if ours else None  # noqa: S311 -- spreads load, hides nothing
         return Target(
             host=candidate.host,
             address=candidate.address,
             port=candidate.port,
-            helo=settings.hostname,
+            helo=settings.hostname if source is None else source.hostname or settings.hostname,
             tls=tls,
             verify=demand.verify,
             tlsa=demand.tlsa,
             tlsa_names=demand.names,
             requiretls=demand.requiretls,
             implicit_tls=route is not None and candidate.port == SUBMISSIONS,
-            source_address=random.choice(sources) if sources else None,  # noqa: S311 -- spreads load, hides nothing
+            source_address=None if source is None else source.address,
             username=route.username if route is not None else "",
             secret=(snapshot.reveal(route.secret) or "") if route is not None and route.secret else "",
         )
+
+
+def requires_tls(destination: str) -> bool:
+    """Return whether a destination is of mail that demands REQUIRETLS."""
+    return destination.startswith(routing.REQUIRETLS)
 
 
 def _lacks_requiretls(outcome: Failure | Reply) -> bool:

@@ -1,15 +1,27 @@
-"""Lanes for people: what each site takes now and why, and what a person orders."""
+"""Lanes for people: what each site takes from each of our addresses now and why, and what a person orders."""
 
 from dataclasses import dataclass
 
 from arkrelay.policy.pace import Capacity, Order
+from arkrelay.policy.providers import site_of_lane
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.queue import Queue
 
 
 @dataclass(frozen=True, slots=True)
+class WarmupView:
+    """How far a lane from a new address is: what it has carried today of what it may, and the day of its ramp."""
+
+    sent: int
+    budget: int
+    day: int  # from 1
+    days: int
+    deferred: int
+
+
+@dataclass(frozen=True, slots=True)
 class LaneView:
-    """One site. ``state`` is sending, waiting, resting, slow or idle; ``next_at`` when it is looked at again."""
+    """One lane. ``state`` is sending, waiting, resting, slow or idle; ``next_at`` when it is looked at again."""
 
     lane: str
     state: str
@@ -20,15 +32,16 @@ class LaneView:
     reason: str
     next_at: float | None
     order: Order
+    warmup: WarmupView | None = None  # None: the address is known, or the system chooses it
 
     @classmethod
     def unknown(cls, name: str, capacity: Capacity) -> "LaneView":
-        """Return the view of a site that nothing is known of."""
+        """Return the view of a lane that nothing is known of."""
         return cls(name, "idle", 0, capacity, 0, 0, "", None, Order())
 
 
 def look(queue: Queue, now: float) -> list[LaneView]:
-    """Return every site with connections, waiting mail, troubles or orders, by name.
+    """Return every lane with connections, waiting mail, troubles or orders, by name.
 
     A destination whose site is not yet known, since nobody has looked at its MX, stands under its own name.
     """
@@ -38,7 +51,16 @@ def look(queue: Queue, now: float) -> list[LaneView]:
     open_now = queue.pace.lanes()
     return [
         _view(queue, name, waiting.get(name, []), open_now.get(name, 0), now)
-        for name in sorted({*waiting, *open_now})
+        for name in sorted({*waiting, *open_now, *queue.warming(now)})
+    ]
+
+
+def destinations_of(queue: Queue, name: str) -> list[str]:
+    """Return the destinations that were last served by this lane, or by any of this site, or are called so."""
+    return [
+        lane.destination
+        for lane in queue.schedule.lanes.values()
+        if name in {lane.site, site_of_lane(lane.site), lane.destination}
     ]
 
 
@@ -55,8 +77,7 @@ def resume(queue: Queue, name: str) -> None:
     queue.pace.order(name, Order())
     queue.pace.forgive(name)
     queue.keep_learned()
-    for lane in _lanes_of(queue, name):
-        queue.end_rests(lane.destination)
+    queue.end_rests([lane.destination for lane in _lanes_of(queue, name)])
 
 
 def _lanes_of(queue: Queue, name: str) -> list[Lane]:
@@ -79,4 +100,15 @@ def _view(queue: Queue, name: str, lanes: list[Lane], connections: int, now: flo
         state = "waiting" if lanes else "idle"
     times = [max(lane.rest_until, lane.table_due) for lane in lanes if not lane.ready or lane.rest_until > now]
     next_at = None if said.rest or not times or min(times) == float("inf") else min(times)
-    return LaneView(name, state, connections, capacity, len(lanes), ready, reason, next_at, said)
+    return LaneView(
+        name, state, connections, capacity, len(lanes), ready, reason, next_at, said, _warmup(queue, name, now)
+    )
+
+
+def _warmup(queue: Queue, name: str, now: float) -> WarmupView | None:
+    if name not in queue.warming(now):
+        return None
+    today, budget = queue.warmups.today(name, now), queue.warmups.budget(name, now)
+    if budget is None:
+        return None
+    return WarmupView(today.sent, budget, today.step + 1, queue.warmups.days, today.deferred)

@@ -83,7 +83,8 @@ class Notices:
         signers = signers_of(snapshot)
         content = await self._signing.sign(content, signers, now) + content
         domain = report.return_path.rpartition("@")[2]
-        destination = destination_of(domain, snapshot.settings.route, requiretls=requiretls)
+        pool = snapshot.tenants[message.tenant_id].pool
+        destination = destination_of(domain, snapshot.settings.route, pool=pool, requiretls=requiretls)
         return Notice(action, outcome, self._insertion(report, content, signers, message.tenant_id, destination))
 
     def _report(self, action: Action, outcome: Outcome, token: str, now: float) -> Report:

@@ -49,6 +49,7 @@ class Selection:
     statuses: frozenset[Status] = frozenset()
     domain: str | None = None
     address: str | None = None
+    destinations: tuple[str, ...] | None = None
 
 
 class Operator:
@@ -68,7 +69,7 @@ class Operator:
         if verb is Verb.RETRY and not await self._store.read(lambda db: bodies.has_content(db, recipient.message.id)):
             raise Conflict(f"the content of {token} is past its retention and was deleted")
         if verb is Verb.RETRY:
-            self._queue.end_rests(recipient.destination)  # also when a connection has it in hand already
+            self._queue.end_rests([recipient.destination])  # also when a connection has it in hand already
         if not await self.many(verb, Selection(tokens=(token,))):
             raise Conflict(f"{token} is being delivered at this moment")
         return recipient
@@ -82,7 +83,10 @@ class Operator:
         changed = 0
         if verb is Verb.RETRY and not selection.tokens:
             # What is pending is due already, and waits at most for the rest of its destination.
-            self._queue.end_rests(selection.domain)
+            destinations = selection.destinations
+            if destinations is None and selection.domain is not None:
+                destinations = self._queue.destinations_to(selection.domain)
+            self._queue.end_rests(destinations)
             wanted = (selection.statuses or APPLIES[verb]) - {Status.PENDING}
             if not wanted:
                 return 0
@@ -104,6 +108,7 @@ class Operator:
                 statuses=statuses,
                 domain=selection.domain,
                 address=selection.address,
+                destinations=selection.destinations,
                 limit=BATCH,
             )
             outcomes = [_outcome(verb, one, now, reason) for one in found]
@@ -119,8 +124,7 @@ class Operator:
                 recipient = outcome.recipient
                 self._queue.note_due(recipient.destination, recipient.message.tenant_id, outcome.due_at)
         if verb is Verb.RETRY:
-            for destination in {outcome.recipient.destination for outcome in outcomes}:
-                self._queue.end_rests(destination)
+            self._queue.end_rests({outcome.recipient.destination for outcome in outcomes})
         return len(outcomes)
 
 

@@ -16,6 +16,7 @@ from arkrelay.model.settings import Route
 from arkrelay.policy import route as routing
 from arkrelay.policy.providers import Providers
 from arkrelay.relay.peertls import PeerTls
+from arkrelay.relay.sources import Sources
 from arkrelay.wire.dns import Resolver
 
 log = structlog.get_logger()
@@ -40,19 +41,20 @@ class Plan:
     route: Route | None = None
     domain: str = ""  # whose policies made the demands; empty for a route
     sts: StsPolicy | None = None
+    pool: str = ""  # of our addresses, from one of which it leaves
 
 
 class Planner:
     """Asks DNS and the policies; connects to nobody."""
 
     def __init__(
-        self, live: Live, resolver: Resolver, peer_tls: PeerTls, own_addresses: frozenset[str], *, ipv6: bool
+        self, live: Live, resolver: Resolver, peer_tls: PeerTls, own_addresses: frozenset[str], sources: Sources
     ) -> None:
         self._live = live
         self._resolver = resolver
         self._peer_tls = peer_tls
         self._own_addresses = own_addresses
-        self._ipv6 = ipv6
+        self._sources = sources
         self._providers_of = live.snapshot.settings
         self._providers = Providers(self._providers_of.delivery, self._providers_of.provider)
 
@@ -67,12 +69,11 @@ class Planner:
     async def plan(self, destination: str) -> Plan | Failure:
         """Return the hosts and addresses to try for ``destination``, or why there are none."""
         settings = self._live.snapshot.settings
-        families = routing.families(settings.delivery.ip_family, global_ipv6=self._ipv6)
-        mark, destination = routing.split_mark(destination)
+        mark, pool, destination = routing.split(destination)
         route = next((route for route in settings.route if f"route:{route.host.lower()}" == destination), None)
         if route is not None:
-            return await self._plan_route(route, families, requiretls=mark == routing.REQUIRETLS)
-        if destination.startswith("route:"):
+            return await self.plan_route(route, requiretls=mark == routing.REQUIRETLS)
+        if destination.startswith(routing.TO_ROUTE):
             return Failure(FailureKind.RESOLVER, Stage.RESOLVE, f"no [[route]] leads to {destination[6:]} any more")
         # at the same time, so that a policy costs no wait of its own
         answer, sts = await asyncio.gather(self._resolver.mx(destination), self._sts(destination, mark))
@@ -82,7 +83,7 @@ class Planner:
         hosts = routing.order_hosts(answer, frozenset({settings.hostname, settings.return_path_host}), dice)
         if isinstance(hosts, Failure):
             return hosts
-        resolved, failures = await self._resolve(hosts, families)
+        resolved, failures = await self._resolve(hosts, self._sources.families(pool))
         if not resolved:
             return routing.no_addresses(destination, answer, failures)
         secure = [(host.host, answer.secure and found.secure) for host, found in resolved]
@@ -96,7 +97,7 @@ class Planner:
             return targets
         port = settings.delivery.port
         candidates = tuple(Candidate(one.host, one.address, port, demands[one.host]) for one in targets)
-        return Plan(self.providers.site_of(hosts), candidates, None, destination, sts)
+        return Plan(self.providers.site_of(hosts), candidates, None, destination, sts, pool)
 
     async def _resolve(
         self, hosts: Sequence[MxHost], families: tuple[int, ...]
@@ -112,15 +113,14 @@ class Planner:
                 resolved.append((host, answer))
         return resolved, failures
 
-    async def _plan_route(
-        self, route: Route, families: tuple[int, ...], *, requiretls: bool = False
-    ) -> Plan | Failure:
+    async def plan_route(self, route: Route, *, requiretls: bool = False) -> Plan | Failure:
+        """Return the addresses of a smarthost; it is known by whoever runs it, so no policy of DNS is asked."""
         host, _, port = route.host.rpartition(":")
         host = host.strip("[]")
         try:
             addresses: tuple[str, ...] = (str(ip_address(host)),)
         except ValueError:
-            found = await self._resolver.addresses(host, families)
+            found = await self._resolver.addresses(host, self._sources.families(""))
             if isinstance(found, Failure):
                 # Our own smarthost is missing: our trouble, not the recipient's.
                 return Failure(FailureKind.RESOLVER, Stage.RESOLVE, f"smarthost {host}: {found.detail}")
@@ -130,7 +130,7 @@ class Planner:
         if requiretls:  # the admin named the host, so nobody else has to vouch for it
             demand = replace(demand, policy=TlsPolicy.REQUIRETLS, tls="required", verify=True, requiretls=True)
         candidates = tuple(Candidate(host, one, int(port), demand) for one in addresses[: routing.MAX_ADDRESSES])
-        return Plan(route.host, candidates, route)
+        return Plan(route.host.lower(), candidates, route)
 
     async def _sts(self, domain: str, mark: str) -> StsPolicy | None:
         return None if mark == routing.ANY_TLS else await self._peer_tls.sts(domain)

@@ -7,7 +7,7 @@ does not fit, and every later try, is claimed from the table when a connection o
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Protocol
 
@@ -21,8 +21,10 @@ from arkrelay.policy import outcomes
 from arkrelay.policy.describe import suppressed
 from arkrelay.policy.pace import Capacity, Pace
 from arkrelay.policy.retry import longest_wait_s
+from arkrelay.policy.route import split
 from arkrelay.policy.schedule import CLAIM, Lane, Schedule, Share
 from arkrelay.policy.turns import Turns
+from arkrelay.policy.warmup import Warmups
 from arkrelay.relay.claim import claim, kept_back
 from arkrelay.relay.contents import Contents
 from arkrelay.relay.settle import Settler
@@ -69,6 +71,7 @@ class Queue:
         self._make = serve
         self.schedule = Schedule(live.snapshot.settings.delivery.connections_per_site)
         self.pace = Pace(capacity)
+        self.warmups = Warmups(lambda: live.snapshot.settings.warmup)
         self.stopping = False
         self._paused = ""
         self._resumed = False
@@ -77,7 +80,8 @@ class Queue:
         self._serving: dict[str, set[Served]] = {}
         self._contents = Contents(store, self.schedule.free)
         self._waiting: dict[str, None] = {}  # lanes that want a connection beyond the limit in all, in order
-        self._waiting_for_site: dict[str, dict[str, None]] = {}
+        self._waiting_for: dict[str, dict[str, None]] = {}  # by lane of pace: destinations, in order
+        self._waits_for: dict[str, tuple[str, ...]] = {}  # the same by destination
         self._turns = Turns()
         self._tasks = Tasks()
         self._alarm = asyncio.Event()
@@ -122,11 +126,15 @@ class Queue:
         if at <= time.time() + TICK_S:  # before the loop comes by by itself
             self._alarm.set()
 
-    def end_rests(self, destination: str | None = None) -> None:
-        """A person wants mail tried now, and may have mended what was wrong: for one destination, or for all."""
+    def destinations_to(self, domain: str) -> tuple[str, ...]:
+        """Return the destinations of mail to a domain that are known, one for each demand of TLS and each pool."""
+        return tuple(name for name in self.schedule.lanes if split(name)[2] == domain)
+
+    def end_rests(self, destinations: Collection[str] | None = None) -> None:
+        """A person wants mail tried now, and may have mended what was wrong: for some destinations, or for all."""
         now = time.time()
         for lane in list(self.schedule.lanes.values()):
-            if lane.rest_until > now and destination in {None, lane.destination}:
+            if lane.rest_until > now and (destinations is None or lane.destination in destinations):
                 lane.rest_until = 0.0
                 self.pace.forgive(lane.rest_site)
                 self.kick(lane)
@@ -134,6 +142,15 @@ class Queue:
     def lane(self, destination: str) -> Lane | None:
         """Return what is known of a destination, or None."""
         return self.schedule.lanes.get(destination)
+
+    def warming(self, now: float) -> set[str]:
+        """Return the lanes of ``pace`` from new addresses that are not yet warm."""
+        new = [f"@{source.address}" for source in self._live.snapshot.settings.source if source.warmup]
+        return {
+            name
+            for name in (self.warmups.lanes() if new else ())
+            if name.endswith(tuple(new)) and self.warmups.budget(name, now) is not None
+        }
 
     # -- the loop --------------------------------------------------------------------------------------------
 
@@ -162,6 +179,7 @@ class Queue:
                 rebooted=rebooted,
             )
         self.pace.restore(await self._store.read(lanes.load), now)
+        self.warmups.restore(await self._store.read(lanes.load_warmups))
         latest = now + longest_wait_s(self._live.snapshot.settings.delivery.retry_policy())
         await self._store.write(lambda db: rows.bring_forward(db, latest), essential=True)
         for destination, tenant_id, at in await self._store.read(rows.due_by_share):
@@ -184,8 +202,8 @@ class Queue:
                 self._resumed = False
                 for lane in due:
                     self.kick(lane)
-                for site in [one for one in self._waiting_for_site if self.pace.may_connect(one, now)]:
-                    self._give_turn(site)  # a rest or a slow time has ended
+                for name in [one for one in self._waiting_for if self.pace.may_connect(one, now)]:
+                    self._give_turn(name)  # a rest or a slow time has ended
             wakeup = self.schedule.next_wakeup()
             pause = TICK_S if wakeup is None or self.paused else min(TICK_S, max(0.0, wakeup - time.time()))
             self._alarm.clear()
@@ -292,38 +310,51 @@ class Queue:
         """Try this recipient again at once: the kept connection was closed under it before it was its turn."""
         self.schedule.share(lane.destination, recipient.message.tenant_id).offer(recipient, in_front=True)
 
-    def wait_for_site(self, lane: Lane, site: str) -> None:
-        """Serve the lane when a connection to ``site`` ends; idle ones are asked to."""
-        self._waiting_for_site.setdefault(site, {})[lane.destination] = None
+    def wait_for(self, lane: Lane, names: Sequence[str]) -> None:
+        """Serve the destination when a connection of one of these lanes of ``pace`` ends; idle ones are asked to."""
+        self._stop_waiting(lane.destination)
+        self._waits_for[lane.destination] = tuple(names)
+        for name in names:
+            self._waiting_for.setdefault(name, {})[lane.destination] = None
         self._wake_idle()
 
-    def site_wanted(self, site: str) -> bool:
-        """Return whether an idle connection to ``site`` should make room for another lane."""
-        return bool(self._waiting_for_site.get(site)) or bool(self._waiting)
+    def waits_for(self, destination: str) -> tuple[str, ...]:
+        """Return the lanes of ``pace`` of which a destination waits for a connection; empty: it does not."""
+        return self._waits_for.get(destination, ())
 
-    def site_closed(self, site: str) -> None:
-        """A connection to ``site`` has ended: whoever waited for it may try."""
-        self.pace.closed(site, time.time())
-        self._give_turn(site)
+    def wanted(self, name: str) -> bool:
+        """Return whether an idle connection of this lane of ``pace`` should make room for another destination."""
+        return bool(self._waiting_for.get(name)) or bool(self._waiting)
 
-    def served(self, site: str, tenant_id: str) -> None:
-        """A message of this tenant went to ``site``: the next free connection there is somebody else's."""
-        self._turns.served(site, tenant_id)
+    def closed(self, name: str) -> None:
+        """A connection of this lane of ``pace`` has ended: whoever waited for it may try."""
+        self.pace.closed(name, time.time())
+        self._give_turn(name)
 
-    def _give_turn(self, site: str) -> None:
-        """Let one of the lanes that wait for ``site`` try: that of the tenant who was served longest ago."""
-        waiting = self._waiting_for_site.get(site)
+    def served(self, name: str, tenant_id: str) -> None:
+        """A message of this tenant went by this lane of ``pace``: the next free connection is somebody else's."""
+        self._turns.served(name, tenant_id)
+
+    def _give_turn(self, name: str) -> None:
+        """Let one of the destinations that wait for a lane try: that of the tenant who was served longest ago."""
+        waiting = self._waiting_for.get(name)
         if not waiting:
             return
         lanes = [lane for destination in waiting if (lane := self.schedule.lanes.get(destination)) is not None]
-        destination = self._turns.next(site, ((lane.destination, lane.shares) for lane in lanes))
-        if destination is None:
-            del self._waiting_for_site[site]
+        destination = self._turns.next(name, ((lane.destination, lane.shares) for lane in lanes))
+        if destination is None:  # what waited is gone
+            for destination in list(waiting):
+                self._stop_waiting(destination)
             return
-        del waiting[destination]
-        if not waiting:
-            del self._waiting_for_site[site]
+        self._stop_waiting(destination)
         self.kick(self.schedule.lane(destination))
+
+    def _stop_waiting(self, destination: str) -> None:
+        for name in self._waits_for.pop(destination, ()):
+            waiting = self._waiting_for[name]
+            waiting.pop(destination, None)
+            if not waiting:
+                del self._waiting_for[name]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -374,8 +405,7 @@ class Queue:
     def _after(self, lane: Lane) -> None:
         """A connection has ended: its lane may want another, and so may lanes that waited for room."""
         now = time.time()
-        waited_for_site = any(lane.destination in lanes for lanes in self._waiting_for_site.values())
-        if not waited_for_site and lane.has_work(now) and lane.rest_until <= now:
+        if lane.destination not in self._waits_for and lane.has_work(now) and lane.rest_until <= now:
             self.kick(lane)
         if self._waiting:
             destination = next(iter(self._waiting))
@@ -431,6 +461,9 @@ class Queue:
         if self.pace.changed:
             learned = self.pace.learned()
             self._store.write_later(lambda db: lanes.keep(db, learned))
+        if self.warmups.changed:
+            progress = self.warmups.learned()
+            self._store.write_later(lambda db: lanes.keep_warmups(db, progress))
 
 
 def _is_over(recipient: Recipient, now: float) -> bool:

@@ -63,13 +63,23 @@ class Settler:
         """How many outcomes are not yet on disk."""
         return len(self._waiting) + self._writing + self._noticing
 
-    def attempted(self, recipient: Recipient, attempt: Attempt, done: _Done = None) -> Outcome:
-        """Decide what ``attempt`` means and write it soon; ``done`` is called when it is on disk."""
+    def attempted(
+        self,
+        recipient: Recipient,
+        attempt: Attempt,
+        done: _Done = None,
+        *,
+        another_way: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Decide what ``attempt`` means and write it soon; ``done`` is called when it is on disk.
+
+        ``another_way`` is asked when the peer did not want our address: may the mail leave in another way?
+        """
         now = time.time()
         dice = random.uniform(-1, 1)  # noqa: S311 -- spreads retries, hides nothing
         settings = self._live.snapshot.settings
         try:
-            outcome = decide(recipient, attempt, self._rules, settings, now, dice)
+            outcome = decide(recipient, attempt, self._rules, settings, now, dice, another_way=another_way)
         except Exception as error:  # a bug of ours defers, and past the dot it may have arrived
             log.exception("attempt_not_understood", id=recipient.token)
             surprise = Failure(FailureKind.INTERNAL, attempt.result.stage, f"{type(error).__name__}: {error}"[:500])
@@ -154,7 +164,8 @@ class Settler:
                 done()
             if outcome.due_at is not None:
                 recipient = outcome.recipient
-                self.on_due(recipient.destination, recipient.message.tenant_id, outcome.due_at)
+                destination = outcome.destination or recipient.destination
+                self.on_due(destination, recipient.message.tenant_id, outcome.due_at)
             if notice is not None:
                 log.info(
                     "notice_written", id=notice.recipient.token, about=outcome.recipient.token, action=notice.action

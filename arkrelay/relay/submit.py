@@ -260,7 +260,11 @@ class Submitter:
                 TEST_DESTINATION
                 if submission.test
                 else destination_of(
-                    request.address.domain, routes, requiretls=submission.requiretls, any_tls=intake.any_tls
+                    request.address.domain,
+                    routes,
+                    pool=tenant.pool,
+                    requiretls=submission.requiretls,
+                    any_tls=intake.any_tls,
                 ),
                 Status.HELD if held else Status.PENDING,
                 0,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from arkrelay.model.errors import NotFound
 from arkrelay.model.message import QUEUED, Recipient, Status
+from arkrelay.policy.route import TO_ROUTE, split
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.queue import Queue
 from arkrelay.store import queue as rows
@@ -43,9 +44,9 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
         lambda db: rows.find_recipients(db, tenant_id=tenant_id, address=address, domain=domain, per_page=NEWEST)
     )
     answers = [about(r, queue, now) for r in found]
-    lane = queue.lane(text)
-    if lane is not None and tenant_id is None and (said := lane_sentence(lane, now)):
-        answers.insert(0, Why(text, said))
+    if tenant_id is None:
+        lanes = [lane for name in queue.destinations_to(text) if (lane := queue.lane(name)) is not None]
+        answers[:0] = [Why(text, said) for lane in lanes if (said := lane_sentence(lane, now))]
     if not answers:
         raise NotFound(f"nothing is known of {question}: no message, address or destination of that name")
     return answers
@@ -99,14 +100,22 @@ def sentence(recipient: Recipient, lane: Lane | None, now: float) -> str:
 
 def lane_sentence(lane: Lane, now: float) -> str:
     """Return what a destination is doing now; empty when nothing, for then its messages say all there is."""
+    name = called(lane.destination)
     if lane.rest_until > now:
         return (
-            f"{lane.destination} is left alone until {when(lane.rest_until, now)}, because its last connection"
-            f" failed: {lane.rest_reason}."
+            f"{name} is left alone until {when(lane.rest_until, now)}, because"
+            f"{' its last connection failed:' if lane.rest_failed else ''} {lane.rest_reason}."
         )
     if lane.connections:
-        return f"{lane.destination} is served by {lane.connections} connection(s); {lane.ready} wait in memory."
+        return f"{name} is served by {lane.connections} connection(s); {lane.ready} wait in memory."
     return ""
+
+
+def called(destination: str) -> str:
+    """Return a destination as people call it."""
+    _, pool, name = split(destination)
+    name = f"the smarthost {name.removeprefix(TO_ROUTE)}" if name.startswith(TO_ROUTE) else name
+    return f"{name} (pool {pool})" if pool else name
 
 
 def when(at: float, now: float) -> str:
@@ -127,10 +136,10 @@ def when(at: float, now: float) -> str:
 def _waiting(recipient: Recipient, lane: Lane | None, tries: str, reason: str, now: float) -> str:
     due_at = recipient.due_at
     if lane is not None and lane.rest_until > now and (due_at is None or due_at <= lane.rest_until):
-        return (
-            f"Waits because {recipient.destination} could not be reached ({lane.rest_reason});"
-            f" tried again {when(lane.rest_until, now)}."
-        )
+        cause = lane.rest_reason
+        if lane.rest_failed:
+            cause = f"{called(recipient.destination)} could not be reached ({cause})"
+        return f"Waits because {cause}; tried again {when(lane.rest_until, now)}."
     if recipient.status in QUEUED and recipient.attempts == 0:
         if due_at is not None and due_at > now:
             return f"Waits for its first attempt at {when(due_at, now)}."

@@ -4,6 +4,7 @@ Every search walks one index from its newest end and stops when the page is full
 one such walk per tenant, merged: tenants are few, and an index that leads with the tenant serves both.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Filters:
     after: float | None = None
     before: float | None = None
     message_id: int | None = None
+    destinations: tuple[str, ...] | None = None  # of what is queued; what is not queued has none
     idle: bool = False  # only what no delivery has in hand
 
 
@@ -102,6 +104,18 @@ def _walks(conn: sqlite3.Connection, filters: Filters) -> Iterator[_Walk]:
     if filters.address is not None:
         key = address_key(text(filters.address) or "")
         yield _walk("recipients r INDEXED BY recipients_address", [("r.address_key = ?", key)], filters, rest)
+        return
+    if filters.destinations is not None:
+        names = json.dumps(filters.destinations)
+        for index, queued in (
+            ("recipients_due", "r.lease = 0 AND r.due_at IS NOT NULL"),
+            ("recipients_leased", "r.lease != 0"),
+        ):
+            among: list[tuple[str, object]] = [
+                (queued, None),
+                ("r.destination IN (SELECT value FROM json_each(?))", names),
+            ]
+            yield _walk(f"recipients r INDEXED BY {index}", among, filters, rest)
         return
     tenants = [filters.tenant_id] if filters.tenant_id is not None else _tenants(conn)
     if filters.sender is not None or filters.tag is not None:

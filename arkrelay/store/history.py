@@ -19,9 +19,9 @@ from arkrelay.store.rows import event_of, event_row, insert_rows
 _INSERT_EVENT = "INSERT INTO events (kind, at, tenant_id, message_id, recipient_id, data) VALUES (?, ?, ?, ?, ?, ?)"
 _ATTEMPT_COLUMNS = (
     "recipient_id, started_at, duration_s, status, stage, failure, code, enhanced, output, details, bounce_class,"
-    " past_dot, host, address, port, tls_version, tls_cipher, tls_verified, tls_policy"
+    " past_dot, host, address, port, tls_version, tls_cipher, tls_verified, tls_policy, source"
 )
-_INSERT_ATTEMPT = f"INSERT INTO attempts ({_ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 19)})"  # noqa: S608 -- our own columns
+_INSERT_ATTEMPT = f"INSERT INTO attempts ({_ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608 -- our own columns
 AttemptRow = tuple[object, ...]
 SCANNED = 20_000  # events that one read looks at, some 20 ms
 
@@ -48,6 +48,7 @@ class Delivery:
     port: int | None
     tls: TlsInfo | None
     policy: TlsPolicy | None = None  # on whose word TLS was demanded
+    source: str | None = None  # our address
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def attempt_row(
             text(details),
             blamed,
             False,
-            *[None] * 7,
+            *[None] * 8,
         )
     else:
         result, tls = attempt.result, attempt.tls
@@ -126,6 +127,7 @@ def attempt_row(
             tls and tls.cipher,
             tls and tls.verified,
             attempt.policy and attempt.policy.value,
+            attempt.source,
         )
     return row
 
@@ -240,7 +242,7 @@ def list_recipients(conn: sqlite3.Connection, filters: Filters, page: int = 1, p
 
 
 def _delivery(row: Sequence[Any]) -> Delivery:
-    version, cipher, verified, policy = row[16:]
+    version, cipher, verified, policy, source = row[16:]
     return Delivery(
         id=row[0],
         recipient_id=row[1],
@@ -260,4 +262,5 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         port=row[15],
         tls=None if version is None else TlsInfo(version, cipher, bool(verified)),
         policy=None if policy is None else TlsPolicy(policy),
+        source=source,
     )

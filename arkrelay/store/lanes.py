@@ -1,4 +1,4 @@
-"""What lanes have learned of their peers, and what a person ordered for them, kept over a restart."""
+"""What lanes have learned of their peers, what a person ordered for them, and how far new addresses are warm."""
 
 import json
 import sqlite3
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from arkrelay.policy.pace import Learned, Order
+from arkrelay.policy.warmup import COLD_DAYS, Progress
 from arkrelay.store.connection import text
 
 
@@ -28,3 +29,23 @@ def load(conn: sqlite3.Connection) -> list[Learned]:
         row = json.loads(learned)
         found.append(Learned(**{**row, "order": Order(**row["order"])}))
     return found
+
+
+def keep_warmups(db: sqlite3.Connection, progress: Sequence[Progress]) -> None:
+    """Write down what these lanes have carried, and forget those that are cold again."""
+    for one in progress:
+        # primary key of warmups
+        db.execute(
+            "INSERT OR REPLACE INTO warmups (lane, step, day, sent, deferred) VALUES (?, ?, ?, ?, ?)",
+            (text(one.lane), one.step, one.day, one.sent, one.deferred),
+        )
+    if progress:
+        # as many rows as there are sites that a new address sends to
+        db.execute("DELETE FROM warmups WHERE day < ?", (max(one.day for one in progress) - COLD_DAYS,))
+
+
+def load_warmups(conn: sqlite3.Connection) -> list[Progress]:
+    """Return everything that was kept of new addresses, what moved longest ago first."""
+    return [
+        Progress(*row) for row in conn.execute("SELECT lane, step, day, sent, deferred FROM warmups ORDER BY day")
+    ]

@@ -27,6 +27,7 @@ _SETTLE = (
     "UPDATE recipients SET status = ?, attempts = ?, due_at = ?, lease = 0, changed_at = ?, reason = ?,"
     " hold_reason = ?, bounce_class = ?, uncertain = ? WHERE id = ?"  # primary key
 )
+_MOVE = "UPDATE recipients SET destination = ? WHERE id = ?"  # primary key
 _UNSENT = sorted(QUEUED | {Status.HELD})
 _MARKS = ", ".join("?" * len(_UNSENT))
 
@@ -162,6 +163,8 @@ def _settle(db: sqlite3.Connection, outcome: Outcome) -> bool:
     """Give the row its new state, if it may have it; False: there is no such row."""
     recipient, status = outcome.recipient, outcome.status
     before = recipient.status.value
+    if outcome.destination is not None:
+        db.execute(_MOVE, (text(outcome.destination), recipient.id))
     values = (
         status.value,
         outcome.attempts,
@@ -271,6 +274,7 @@ def select_for_operation(
     statuses: Iterable[Status] = (),
     domain: str | None = None,
     address: str | None = None,
+    destinations: tuple[str, ...] | None = None,
     limit: int = 1000,
 ) -> list[Recipient]:
     """Return recipients that no delivery has in hand, for an operator to hold, release or end.
@@ -280,7 +284,14 @@ def select_for_operation(
     """
     wanted = tuple(statuses)
     if not tokens:
-        filters = find.Filters(tenant_id=tenant_id, statuses=wanted, domain=domain, address=address, idle=True)
+        filters = find.Filters(
+            tenant_id=tenant_id,
+            statuses=wanted,
+            domain=domain,
+            address=address,
+            destinations=destinations,
+            idle=True,
+        )
         return find.page(conn, filters, 1, limit)
     key = None if address is None else address_key(address)
 

@@ -148,7 +148,21 @@ def _second(database: "Database") -> None:
         database.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second)
+_THIRD = (
+    "ALTER TABLE attempts ADD COLUMN source TEXT",
+    # what addresses that are warming up have carried; see policy.warmup
+    """CREATE TABLE warmups (
+        lane TEXT PRIMARY KEY, step INTEGER NOT NULL, day INTEGER NOT NULL, sent INTEGER NOT NULL,
+        deferred INTEGER NOT NULL) WITHOUT ROWID""",
+)
+
+
+def _third(database: "Database") -> None:
+    for statement in _THIRD:
+        database.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second, _third)
 VERSION = len(MIGRATIONS)
 
 

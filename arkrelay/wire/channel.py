@@ -62,6 +62,7 @@ class Channel(asyncio.Protocol):
         "owner",
         "parser",
         "paused",
+        "source",
         "transport",
     )
 
@@ -72,6 +73,7 @@ class Channel(asyncio.Protocol):
         self._early: list[bytes] = []  # came before anybody listened: a greeting may be quicker than we are
         self.transport: asyncio.Transport | None = None
         self.paused = False  # the transport's buffer is full
+        self.source: str | None = None  # our own address on this connection
         self.ended: tuple[FailureKind, str] | None = None
         self.closed = loop.create_future()  # done when the transport has let go of the socket
         self._deadline = math.inf
@@ -82,8 +84,11 @@ class Channel(asyncio.Protocol):
     # what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport, and which of our addresses it is from."""
         self.transport = cast("asyncio.Transport", transport)
+        own = transport.get_extra_info("sockname")
+        if own is not None:
+            self.source = str(own[0])
 
     def data_received(self, data: bytes) -> None:
         """Hand on the replies that ``data`` completes."""

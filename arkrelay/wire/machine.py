@@ -4,10 +4,12 @@ Read from /proc, because the standard library cannot list addresses of interface
 """
 
 import re
+import socket
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 PROC = Path("/proc/self/net")  # /proc/net is missing under systemd's ProcSubset=pid
+SOMEWHERE = "2001:500:88::1"  # any address in the middle of the Internet; nothing goes there
 _LOCAL = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 
 
@@ -22,9 +24,18 @@ def own_addresses(proc: Path = PROC) -> frozenset[str]:
     return frozenset(found)
 
 
-def has_global_ipv6(proc: Path = PROC) -> bool:
-    """Return whether mail may leave by IPv6: some interface has a global address."""
-    return any(address.is_global for address in _ipv6(proc))
+def system_ipv6() -> str | None:
+    """Return the global IPv6 address from which this machine would connect to the world, or None without one.
+
+    Nothing is sent: a datagram socket that is connected only asks the routing table.
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((SOMEWHERE, 25))
+            address = IPv6Address(str(probe.getsockname()[0]))
+    except (OSError, ValueError):
+        return None
+    return str(address) if address.is_global else None
 
 
 def _ipv6(proc: Path) -> list[IPv6Address]:

@@ -149,7 +149,8 @@ class Gone(Exception):
 
 class _Conversation:
     def __init__(self, mx: "Mx", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-        self.mx, self.script, self.reader, self.writer, self.number = mx, mx.script, reader, writer, number
+        self.mx, self.reader, self.writer, self.number = mx, reader, writer, number
+        self.script = mx.scripts.get(writer.get_extra_info("peername")[0], mx.script)
         self.raw = writer.transport  # below TLS
         self.buffer = b""
         self.segments: list[bytes] = []
@@ -437,6 +438,7 @@ class Mx:
 
     def __init__(self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.script = script or Script()
+        self.scripts: dict[str, Script] = {}  # instead, for clients at these addresses
         self.host, self.port = host, port
         self.messages: list[Received] = []
         self.refused: list[Received] = []

@@ -138,6 +138,21 @@ def test_a_secret_never_shows_in_what_differs(folder: Folder) -> None:
     assert not any(secret in text for secret in ("swordfish", "marlinspike", "correct-horse", "battery"))
 
 
+def test_a_route_by_cause_a_source_and_a_provider_are_changes_of_their_own(folder: Folder) -> None:
+    folder.main("[[route]]\ndomain = '*'\nhost = 'a:25'\nafter = 3\n")
+    live = Live(folder.path)
+    folder.main(
+        "[[route]]\ndomain = '*'\nhost = 'a:25'\nafter = 3\n"
+        "[[route]]\ndomain = '*'\nhost = 'a:25'\nwhen = 'warm-up'\n"
+        "[[source]]\naddress = '192.0.2.1'\nwarmup = true\n[[provider]]\nname = 'x'\nmx = ['.x.test']\n"
+    )
+    assert live.reload().lines == [
+        "source 192.0.2.1: added",
+        "provider x: added",
+        "route * to a:25 when warm-up: added",
+    ]
+
+
 def test_other_order_of_routes_is_a_change(folder: Folder) -> None:
     routes = ["[[route]]\ndomain = 'a.example'\nhost = 'a:25'\n", "[[route]]\ndomain = '*'\nhost = 'b:25'\n"]
     folder.main("".join(routes))

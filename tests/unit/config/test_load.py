@@ -18,8 +18,8 @@ MAIN = [
         "max_recipents = 5",
         (
             "max_recipents: unknown key; known here: hostname, state_dir, tenants_dir, default_tenant, tls, "
-            "listen, public, smtp, delivery, route, tls_policy, tls_reports, provider, dns, suppression, dsn, "
-            "retention, webhooks, limits, log"
+            "listen, public, smtp, delivery, source, warmup, route, tls_policy, tls_reports, provider, dns, "
+            "suppression, dsn, retention, webhooks, limits, log"
         ),
     ),
     ("[smtp]\nmax_recipents = 5", 'smtp.max_recipents: unknown key, did you mean "max_recipients"?'),
@@ -120,6 +120,27 @@ MAIN = [
         'public.spf_host: the domain has an empty label: string "spf..example.com"',
     ),
     ("[delivery]\nsource_addresses = ['eth0']", 'delivery.source_addresses[0]: expected an IP address, got "eth0"'),
+    ("[[source]]\naddress = 'eth0'", 'source[0].address: expected an IP address, got "eth0"'),
+    ("[[source]]\naddress = '2001:DB8::1'", 'source[0].address: write it as "2001:db8::1"'),
+    (
+        "[delivery]\nsource_addresses = ['192.0.2.1']\n[[source]]\naddress = '192.0.2.1'",
+        "source[0].address: is the same as delivery.source_addresses[0]",
+    ),
+    (
+        "[[source]]\naddress = '192.0.2.1'\npool = 'Bulk mail'",
+        "source[0].pool: expected 1 to 40 small letters, digits, dashes or underscores",
+    ),
+    ("[warmup]\ndaily = [50, 0]", "warmup.daily[1]: must be at least 1"),
+    ("[warmup]\ndaily = 50", "warmup.daily: expected a list, got integer 50"),
+    ("[warmup]\ndeferred_max = 2", "warmup.deferred_max: must be at most 1"),
+    (
+        "[[route]]\ndomain = '*'\nhost = 'smart:25'\nafter = 3\nwhen = 'warm-up'",
+        "route[0].after: after and when are two causes: write two routes",
+    ),
+    (
+        "[[route]]\ndomain = '*'\nhost = 'smart:25'\nwhen = 'down'",
+        'route[0].when: expected one of "sender-reputation", "warm-up", got string "down"',
+    ),
     ("[delivery]\nfactor = 0.5", "delivery.factor: must be at least 1"),
     ("[delivery]\nfactor = nan", "delivery.factor: must be at least 1"),
     ("[delivery]\nfactor = '1.3'", 'delivery.factor: expected a number, got string "1.3"'),
@@ -298,6 +319,20 @@ def test_a_broken_tenant_file_is_named_with_key_and_reason(folder: Folder, text:
     folder.tenant("acme", text)
     assert len(folder.problems()) == 1
     assert folder.problems()[0].startswith(f"tenants/acme.toml: {problem}")
+
+
+def test_a_tenant_whose_mail_could_leave_from_no_address_is_named(folder: Folder) -> None:
+    folder.tenant("acme", 'pool = "bulk"')
+    folder.tenant("other")
+    assert folder.problems() == [
+        'tenants/acme.toml: pool: no [[source]] of arkrelay.toml is in the pool "bulk"; pools there: none'
+    ]
+    folder.main("[[source]]\naddress = '192.0.2.1'\npool = 'bulk'")
+    assert folder.problems() == [
+        "tenants/other.toml: pool: is needed: every [[source]] of arkrelay.toml is in a pool, and other names none"
+    ]
+    folder.main("[delivery]\nsource_addresses = ['192.0.2.2']\n[[source]]\naddress = '192.0.2.1'\npool = 'bulk'")
+    assert [source.address for source in folder.load().settings.sources] == ["192.0.2.2", "192.0.2.1"]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ from arkrelay.policy.route import (
     Target,
     choose_targets,
     destination_of,
-    families,
     forbidden,
+    match_cause,
     match_route,
+    moves_to,
     no_addresses,
     order_hosts,
     parse_networks,
-    split_mark,
+    split,
 )
 
 NOBODY: frozenset[str] = frozenset()
@@ -94,16 +95,52 @@ def test_mail_that_demands_another_tls_travels_apart(
     domain: str, requiretls: bool, any_tls: bool, expected: tuple[str, str]
 ) -> None:
     made = destination_of(domain, ROUTES, requiretls=requiretls, any_tls=any_tls)
-    assert split_mark(made) == expected
+    assert split(made) == (expected[0], "", expected[1])
     assert made == "".join(expected)
 
 
-@pytest.mark.parametrize(
-    ("ip_family", "global_ipv6", "expected"),
-    [("auto", True, (6, 4)), ("auto", False, (4,)), ("4", True, (4,)), ("6", False, (6,))],
+@pytest.mark.parametrize("mark", ["", "requiretls:", "anytls:"])
+def test_mail_of_a_pool_travels_apart_unless_a_smarthost_takes_it(mark: str) -> None:
+    demands = {"requiretls": mark == "requiretls:", "any_tls": mark == "anytls:"}
+    made = destination_of("other.test", ROUTES, pool="bulk", **demands)
+    assert made == f"{mark}pool:bulk:other.test"
+    assert split(made) == (mark, "bulk", "other.test")
+    assert "pool:" not in destination_of("exact.test", ROUTES, pool="bulk", **demands)
+
+
+CAUSES = (
+    Route(domain="*.test", host="after.example:25", after=3),
+    Route(domain="*", host="late.example:587", after=6),
+    Route(domain="*", host="clean.example:587", when="sender-reputation"),
+    Route(domain="*", host="warm.example:587", when="warm-up"),
 )
-def test_families(ip_family: str, global_ipv6: bool, expected: tuple[int, ...]) -> None:
-    assert families(ip_family, global_ipv6=global_ipv6) == expected
+
+
+@pytest.mark.parametrize(
+    ("destination", "attempts", "expected"),
+    [
+        ("other.test", 2, None),
+        ("other.test", 3, "route:after.example:25"),
+        ("other.test", 9, "route:after.example:25"),
+        ("pool:bulk:other.test", 3, "route:after.example:25"),
+        ("anytls:other.test", 3, "route:after.example:25"),
+        ("requiretls:pool:bulk:other.test", 3, "requiretls:route:after.example:25"),
+        ("route:late.example:587", 9, None),
+        ("test:", 9, None),
+    ],
+)
+def test_a_route_after_so_many_attempts_is_taken_once(destination: str, attempts: int, expected: str | None) -> None:
+    assert moves_to(destination, "other.test", CAUSES, attempts) == expected
+
+
+def test_a_route_with_a_cause_takes_nothing_without_it() -> None:
+    assert match_route("other.test", CAUSES) is None
+    assert destination_of("other.test", CAUSES) == "other.test"
+    found = match_cause("other.test", CAUSES, "sender-reputation")
+    assert found is not None
+    assert found.host == "clean.example:587"
+    assert match_cause("other.test", CAUSES[:2], "warm-up") is None
+    assert moves_to("other.example", "other.example", CAUSES[:1], 9) is None
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ async def test_a_bug_on_the_way_lets_one_destination_rest_and_loses_nothing(
         assert lane.rest_until > time.time() + 30
         assert (await office.load(bad)).status is Status.PENDING
         monkeypatch.setattr(Courier, "plan", plan)
-        office.daemon.queue.end_rests("rcpt.test")
+        office.daemon.queue.end_rests(["rcpt.test"])
         await office.becomes(bad, Status.SENT)
 
 
@@ -167,6 +167,30 @@ async def test_an_idle_connection_makes_room_for_another_domain_of_its_site(tmp_
         await office.becomes((await office.send("ann@rcpt.test"))[0], Status.SENT)
         await office.becomes((await office.send("bob@other.test"))[0], Status.SENT)
         assert len(office.mx.conversations) == 2
+
+
+LISTED = "554 5.7.1 Service unavailable; Client host blocked using zen.spamhaus.org"
+
+
+async def test_a_site_that_lists_our_address_gets_no_more_than_was_under_way_and_rests_longer_each_time(
+    tmp_path: Path,
+) -> None:
+    async with open_office(tmp_path, Script(rcpt=LISTED), connections_per_site=1) as office:
+        queue, site = office.daemon.queue, "rcpt.test"
+        tokens = await office.send(*(f"n{number}@rcpt.test" for number in range(8)))
+        for listings in (1, 2):
+            async with asyncio.timeout(20):
+                while queue.pace.state(site).blocks != listings or queue.connections:
+                    await asyncio.sleep(0.01)
+            ended = [(await office.load(token)).status for token in tokens].count(Status.HARDFAIL)
+            assert ended <= 2 * listings  # two transactions are under way at once
+            rest_s = queue.pace.state(site).rest_until - time.time()
+            assert 0.85 < rest_s / (3600 * 2 ** (listings - 1)) < 1.15
+            queue.pace._lanes[site].rest_until = 0.0  # hours later
+            lane = queue.lane(site)
+            assert lane is not None
+            lane.rest_until = 0.0
+            queue.kick(lane)
 
 
 async def test_what_is_in_flight_past_its_dot_when_we_must_stop_is_uncertain(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ async def test_a_connection_that_crashes_lets_its_lane_rest_and_is_not_started_i
     assert len(rig.connections) == started
     assert lane.rest_until > time.time() + 30
     assert "RuntimeError" in lane.rest_reason
-    rig.queue.end_rests("a.test")
+    rig.queue.end_rests(["a.test"])
     assert len(rig.connections) == 2 * started
 
 

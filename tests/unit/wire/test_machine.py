@@ -1,11 +1,12 @@
 """What the machine is on the network, read from /proc as the kernel writes it."""
 
+import ipaddress
 import socket
 from pathlib import Path
 
 import pytest
 
-from arkrelay.wire.machine import has_global_ipv6, own_addresses
+from arkrelay.wire.machine import own_addresses, system_ipv6
 
 # /proc/net/fib_trie of a machine with 127.0.0.1 and 192.0.2.2/24 (Linux 6.1), shortened
 FIB_TRIE = """\
@@ -31,7 +32,6 @@ Main:
 """
 LOOPBACK = "00000000000000000000000000000001 01 80 10 80       lo"
 LINK_LOCAL = "fe80000000000000021122fffe334455 02 40 20 80     eth0"
-UNIQUE_LOCAL = "fd000000000000000000000000000002 02 40 00 80     eth0"
 GLOBAL = "2a0104f8000000000000000000000002 02 40 00 80     eth0"
 
 
@@ -53,21 +53,9 @@ def test_networks_and_broadcasts_are_not_ours(tmp_path: Path) -> None:
     assert found == {"127.0.0.1", "192.0.2.2"}
 
 
-@pytest.mark.parametrize(
-    ("lines", "is_global"),
-    [
-        pytest.param([LOOPBACK, GLOBAL], True, id="global"),
-        pytest.param([LOOPBACK, LINK_LOCAL], False, id="link-local"),
-        pytest.param([LOOPBACK, UNIQUE_LOCAL], False, id="unique-local"),
-        pytest.param([LOOPBACK], False, id="loopback"),
-        pytest.param([], False, id="none"),
-        pytest.param(None, False, id="kernel-without-ipv6"),
-    ],
-)
-def test_mail_leaves_by_ipv6_only_from_a_global_address(
-    lines: list[str] | None, is_global: bool, tmp_path: Path
-) -> None:
-    assert has_global_ipv6(proc(tmp_path, v6=lines)) is is_global
+def test_the_address_by_which_the_system_would_send_is_global_or_none() -> None:
+    found = system_ipv6()
+    assert found is None or ipaddress.ip_address(found).is_global
 
 
 def test_a_machine_that_tells_nothing_has_no_addresses(tmp_path: Path) -> None:
