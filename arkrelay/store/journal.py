@@ -14,6 +14,7 @@ peer took is found here until that is on disk.
 import mmap
 import os
 import struct
+from array import array
 from enum import IntEnum
 from pathlib import Path
 from typing import Self
@@ -45,10 +46,11 @@ class Journal:
         self._map = mapping
         self._stamp = (boot_id, epoch)
         self._old: list[int] = []
-        self._free = list(range(self._slots() - 1, -1, -1))
+        slots = range(self._slots() - 1, -1, -1)
         if left:
-            self._old = [slot for slot in self._free if self._phase(slot)]
-            self._free = [slot for slot in self._free if not self._phase(slot)]
+            self._old = [slot for slot in slots if self._phase(slot)]
+        # 4 bytes a slot where a list has 40: these are the largest numbers of anything in an idle process
+        self._free = array("I", (slot for slot in slots if not self._phase(slot)) if left else slots)
 
     @classmethod
     def open(cls, path: Path, boot_id: str, epoch: int = 0) -> tuple[Self, dict[int, Phase], bool]:
@@ -156,14 +158,13 @@ def _known_boot(header: bytes, size: int) -> str | None:
 def _left(mapping: mmap.mmap) -> dict[int, Phase]:
     """Return the slots that count; of two for one recipient the one further on."""
     left: dict[int, Phase] = {}
-    content = mapping[_HEADER.size :]
-    phases = content[_PHASE::_SLOT_BYTES]
+    phases = mapping[_HEADER.size + _PHASE :: _SLOT_BYTES]
     if not phases.strip(b"\0"):
         return left
     for slot, phase in enumerate(phases):
         if phase:
             # a phase we do not know is a torn or foreign byte: the careful reading of it is "nobody knows"
             found = Phase(phase) if phase in (1, 2, 3) else Phase.DOT
-            (recipient_id,) = _ID.unpack_from(content, slot * _SLOT_BYTES)
+            (recipient_id,) = _ID.unpack_from(mapping, _HEADER.size + slot * _SLOT_BYTES)
             left[recipient_id] = max(found, left.get(recipient_id, Phase.FREE))
     return left
