@@ -219,12 +219,13 @@ class Schedule:
         """Return how many connections this lane should have; 0 while it rests or has no work.
 
         One at first, and one more for every few that wait: a slow peer gets parallel connections, a fast one
-        is served by a single pipelined connection.
+        is served by a single pipelined connection. How many wait in the table is not known before a connection
+        has claimed them, so after a restart or an outage thousands of lanes with a row or two ask for one each.
         """
         if lane.rest_until > now:
             return 0
-        waiting = lane.ready + (CLAIM if lane.table_due <= now else 0)
-        if not waiting:
+        waiting = lane.ready
+        if not waiting and lane.table_due > now:
             return 0
         limit = self.connections_per_lane
         if lane.most_until > now:

@@ -54,7 +54,7 @@ def running(
         began = time.monotonic()
         process = subprocess.Popen([sys.executable, *program, "serve", "-c", str(config)], stderr=log)
     try:
-        _await_greeting(process, port, home / "log.jsonl")
+        greeting(process, port, home / "log.jsonl")
         yield Daemon(process, port, http, time.monotonic() - began)
     finally:
         process.send_signal(stop)
@@ -67,7 +67,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _await_greeting(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def greeting(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Return when it greets on ``port``; SystemExit with what it logged when it does not."""
     give_up_at = time.monotonic() + READY_S
     while time.monotonic() < give_up_at and process.poll() is None:
         try:

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the result; ``ratio`` is to Postfix."""
+    """One line of the result; ``ratio`` is to ``other``."""
 
     what: str
     goal: str
     measured: float
     ratio: float | None
-    postfix: float | None
+    other: float | None
     reached: bool
 
 
-def render(lines: Iterable[Line]) -> str:
-    """Return the table, as Markdown."""
-    rows = [("measured", "goal", "arkrelay", "Postfix + OpenDKIM", "ratio", "reached")]
+def render(lines: Iterable[Line], other: str = "Postfix + OpenDKIM") -> str:
+    """Return the table, as Markdown; ``other`` is with what we compare."""
+    rows = [("measured", "goal", "arkrelay", other, "ratio", "reached")]
     rows += [
         (
             line.what,
             line.goal,
             _number(line.measured),
-            "-" if line.postfix is None else _number(line.postfix),
+            "-" if line.other is None else _number(line.other),
             "-" if line.ratio is None else f"{line.ratio:.2f} x",
             "yes" if line.reached else "NO",
         )

@@ -88,7 +88,7 @@ class DnsServer:
             values = tuple(value if value.startswith('"') else _quoted(value) for value in values)
         owner = _name(name)
         self._zone[owner, kind] = dns.rrset.from_text_list(owner, ttl, "IN", rdtype, values)
-        self._index()
+        self._names.update(_with_ancestors(owner))
 
     def remove(self, name: str, rdtype: str | None = None) -> None:
         """Take away one type of this name, or the whole name."""
