@@ -12,7 +12,6 @@ and older before newer: while the table holds due rows of a share, fresh mail fo
 """
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -28,11 +27,15 @@ BACKLOG_PER_CONNECTION = 4  # a lane opens another connection for each so many t
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """One tenant's mail for one destination: what is ready in memory, and when its table rows are due."""
+    """One tenant's mail for one destination: what is ready in memory, and when its table rows are due.
+
+    There are as many as pairs of destination and tenant in the table, and nearly all of them have nothing ready: two
+    empty lists are 112 bytes, two empty deques 1250. All lists together hold little more than the handover.
+    """
 
     tenant_id: str
-    first: deque[Recipient] = field(default_factory=deque)  # what people wait for
-    bulk: deque[Recipient] = field(default_factory=deque)
+    first: list[Recipient] = field(default_factory=list)  # what people wait for
+    bulk: list[Recipient] = field(default_factory=list)
     table_due: float = inf  # earliest unleased row; inf: none that we know of
     claiming: bool = False
     noted_due: float = inf  # what was noted while a claim was under way, which may not have seen it
@@ -46,13 +49,13 @@ class Share:
         """Put a leased recipient behind what is ready, or in front of it."""
         line = self.bulk if recipient.message.bulk else self.first
         if in_front:
-            line.appendleft(recipient)
+            line.insert(0, recipient)
         else:
             line.append(recipient)
 
     def take(self) -> Recipient:
         """Return the next recipient; there must be one."""
-        return self.first.popleft() if self.first else self.bulk.popleft()
+        return self.first.pop(0) if self.first else self.bulk.pop(0)
 
     def take_all(self) -> list[Recipient]:
         """Return everything that is ready."""

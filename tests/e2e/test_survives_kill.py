@@ -63,7 +63,9 @@ class Ledger:
 
 
 @pytest.mark.timeout(180)
-async def test_nothing_acknowledged_is_lost_when_the_process_is_killed_twenty_times_in_a_minute(tmp_path: Path, dns: DnsServer) -> None:
+async def test_nothing_acknowledged_is_lost_when_the_process_is_killed_twenty_times_in_a_minute(
+    tmp_path: Path, dns: DnsServer
+) -> None:
     async with Mx(Script(dot=Delay(0.02, "250 2.0.0 taken"))) as mx:
         relay = Relay(tmp_path, dns=dns.address, mx_port=mx.port)
         await relay.start()
@@ -109,7 +111,9 @@ async def test_a_recipient_past_its_final_dot_is_told_to_be_uncertain(tmp_path: 
 
 
 @pytest.mark.timeout(120)
-async def test_stopping_in_order_twenty_times_under_load_loses_and_doubles_nothing(tmp_path: Path, dns: DnsServer) -> None:
+async def test_stopping_in_order_twenty_times_under_load_loses_and_doubles_nothing(
+    tmp_path: Path, dns: DnsServer
+) -> None:
     async with Mx() as mx:
         relay = Relay(tmp_path, dns=dns.address, mx_port=mx.port)
         await relay.start()

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit.store.build import NOW, accept, count
 
 from arkrelay.model.errors import StoreError
 from arkrelay.store import place, queue, schema
+from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store, check
 
 
@@ -236,6 +238,27 @@ async def test_after_a_power_cut_the_check_is_longer_and_ends_in_time(tmp_path: 
     store = Store.open(tmp_path / "copy", boot_id="after")
     assert (await store.read(lambda conn: queue.load_recipient(conn, one.id))).id == one.id
     await store.write(lambda db: check(db, 0.0))  # no time at all: nothing was found
+    store.close()
+
+
+class _LongCheck(Connection):
+    """Checks without end, and asks no progress handler meanwhile, as SQLite 3.40 does not."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if sql.startswith("PRAGMA quick_check"):
+            sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+        return super().execute(sql, parameters)
+
+    def set_progress_handler(self, handler: Any, n: int) -> None:
+        del handler, n
+
+
+@pytest.mark.timeout(20)
+async def test_a_check_that_takes_too_long_is_broken_off_and_nothing_after_it(state_dir: Path) -> None:
+    Store.open(state_dir).close()
+    store = Store.open(state_dir, factory=_LongCheck)
+    await store.write(lambda db: check(db, 0.05))
+    assert (await accept(store)).id == 1
     store.close()
 
 
