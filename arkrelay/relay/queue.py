@@ -133,8 +133,10 @@ class Queue:
     def end_rests(self, destinations: Collection[str] | None = None) -> None:
         """A person wants mail tried now, and may have mended what was wrong: for some destinations, or for all."""
         now = time.time()
-        for lane in list(self.schedule.lanes.values()):
-            if lane.rest_until > now and (destinations is None or lane.destination in destinations):
+        lanes = self.schedule.lanes
+        asked = list(lanes.values()) if destinations is None else [lanes[one] for one in destinations if one in lanes]
+        for lane in asked:
+            if lane.rest_until > now:
                 lane.rest_until = 0.0
                 self.pace.forgive(lane.rest_site)
                 self.kick(lane)

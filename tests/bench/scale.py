@@ -348,7 +348,7 @@ def lines(found: Mapping[str, Any]) -> list[Line]:
 def complaints(found: Mapping[str, Any]) -> list[str]:
     """Return what makes figures worthless."""
     return [
-        f"{run['peer']} round {number // 2}: of {run['messages']} {run['accepted']} accepted, {run['received']} arrived"
+        f"{run['peer']} {number // 2}: of {run['messages']} {run['accepted']} were accepted, {run['received']} arrived"
         for number, run in enumerate(found["runs"])
         if not run["accepted"] == run["received"] == run["messages"]
     ]

@@ -448,6 +448,7 @@ class Mx:
         self.mechanisms: list[str] = []  # of AUTH, as asked for
         self.lone_dots = 0
         self._open = 0
+        self.most = 0  # the most connections at once
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
@@ -521,6 +522,7 @@ class Mx:
         conversation = _Conversation(self, reader, writer, len(self.conversations))
         self.conversations.append(conversation)
         self._open += 1
+        self.most = max(self.most, self._open)
         self._wake()
         try:
             await conversation.run()
