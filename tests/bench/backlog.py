@@ -77,18 +77,22 @@ def fill(state_dir: Path, backlog: Backlog, now: float) -> float:
             db.execute("COMMIT")
     finally:
         db.close()
-    forget_cached(state_dir / place.DATABASE)
+    with (state_dir / place.DATABASE).open("rb") as file:
+        os.fsync(file.fileno())
     return time.monotonic() - began
 
 
 def forget_cached(path: Path) -> None:
-    """Let the kernel write the file out and forget it: a start after a reboot finds nothing in the page cache."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(handle)
+    """Let the kernel forget a file that is on disk: as after a reboot, nothing of it is in the page cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_through(path: Path) -> None:
+    """Let the kernel have all of a file in its page cache, if there is room."""
+    with path.open("rb") as file:
+        while file.read(1 << 20):
+            pass
 
 
 def _accepted(db: Connection, backlog: Backlog, now: float) -> Iterator[Insertion]:

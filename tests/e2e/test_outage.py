@@ -1,4 +1,4 @@
-"""After an outage nobody is stormed: one connection for each destination, within the limit in all; all of it arrives."""
+"""After an outage nobody is stormed: one connection to each destination, within the limit in all; all arrives."""
 
 import asyncio
 from collections import Counter
