@@ -242,18 +242,17 @@ async def test_after_a_power_cut_the_check_is_longer_and_ends_in_time(tmp_path: 
 
 
 class _LongCheck(Connection):
-    """Checks without end, and asks no progress handler meanwhile, as SQLite 3.40 does not."""
+    """Checks for seconds and finds damage then, and asks no progress handler meanwhile, as SQLite 3.40 does not."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql.startswith("PRAGMA quick_check"):
-            sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+            sql = "WITH RECURSIVE n (x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n WHERE x < 5e7) SELECT max(x) FROM n"
         return super().execute(sql, parameters)
 
     def set_progress_handler(self, handler: Any, n: int) -> None:
         del handler, n
 
 
-@pytest.mark.timeout(20)
 async def test_a_check_that_takes_too_long_is_broken_off_and_nothing_after_it(state_dir: Path) -> None:
     Store.open(state_dir).close()
     store = Store.open(state_dir, factory=_LongCheck)
