@@ -246,7 +246,8 @@ class _LongCheck(Connection):
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql.startswith("PRAGMA quick_check"):
-            sql = "WITH RECURSIVE n (x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n WHERE x < 5e7) SELECT max(x) FROM n"
+            numbers = "WITH RECURSIVE n (x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n WHERE x < 5e7)"
+            sql = f"{numbers} SELECT 'damaged, after ' || max(x) FROM n"
         return super().execute(sql, parameters)
 
     def set_progress_handler(self, handler: Any, n: int) -> None:
