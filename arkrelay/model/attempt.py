@@ -99,6 +99,8 @@ class Attempt:
     tls: TlsInfo | None = None
     policy: TlsPolicy | None = None  # on whose word TLS was demanded; None: no peer was spoken to
     dsn: bool = False  # the peer offers RFC 3461: it is the one who tells the sender of success
+    site: str = ""  # whose connections it counts to (``policy.providers``); empty: no site was spoken to
+    transcript: str = ""  # what was said (``policy.transcript``); empty: not kept
 
 
 @dataclass(frozen=True, slots=True)

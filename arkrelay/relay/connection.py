@@ -229,7 +229,7 @@ class Connection:
         """Give everything that is due here the same failed attempt, and let the lane rest."""
         if self._queue.schedule.refused_another(self._lane, time.time()):
             return
-        candidate, result, failed_at = failed.candidate, failed.result, time.time()
+        candidate, result, failed_at, site = failed.candidate, failed.result, time.time(), self._site
         if isinstance(result, Failure) and result.kind is FailureKind.TLS:
             self._site = ""  # what one destination demands of its hosts says nothing to others at the same site
         if not (isinstance(result, Failure) and result.kind in PERMANENT):
@@ -245,6 +245,8 @@ class Connection:
                     address=candidate.address if candidate else None,
                     port=candidate.port if candidate else None,
                     policy=failed.policy,
+                    site=site,
+                    transcript=failed.transcript,
                 )
                 outcome = self._settler.attempted(recipient, attempt)
                 self._heed(outcome.lane, str(result))

@@ -148,7 +148,18 @@ def _second(database: "Database") -> None:
         database.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second)
+_THIRD = (
+    # what was said in an attempt (policy/transcript.py), apart from it: it is forgotten earlier, and read seldom
+    "CREATE TABLE transcripts (attempt_id INTEGER PRIMARY KEY, at REAL NOT NULL, said TEXT NOT NULL)",
+)
+
+
+def _third(database: "Database") -> None:
+    for statement in _THIRD:
+        database.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second, _third)
 VERSION = len(MIGRATIONS)
 
 
