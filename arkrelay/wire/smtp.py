@@ -297,12 +297,10 @@ class _SetUp:
             return Failure(FailureKind.PROTOCOL, Stage.AUTH, "the peer offers no AUTH mechanism that we speak")
         line = f"AUTH {mechanism}".encode()
         shown = line + b" " + HIDDEN
-        secret = target.secret.encode()
-        self._dialogue.secrets = [one for one in (secret, base64.b64encode(secret).rstrip(b"=")) if one]
+        self._dialogue.secrets = saslclient.forms(target.username, target.secret)
         first = saslclient.initial(mechanism, target.username, target.secret)
         if first is not None and len(line) + 1 + len(encoded := base64.b64encode(first)) <= LONGEST_COMMAND:
             line += b" " + encoded
-            self._dialogue.secrets.append(encoded.rstrip(b"="))
         step = 0
         while True:
             heard = await self._dialogue.ask(line, Stage.AUTH, self._timeouts.command_s, shown=shown)
@@ -319,7 +317,6 @@ class _SetUp:
             if answer is None:
                 return Failure(FailureKind.PROTOCOL, Stage.AUTH, f"a challenge too many for {mechanism}")
             line, shown, step = base64.b64encode(answer), HIDDEN, step + 1
-            self._dialogue.secrets.append(line.rstrip(b"="))
 
 
 def _unless_ok(heard: Heard | Failure, stage: Stage) -> Reply | Failure | None:
