@@ -126,7 +126,8 @@ class Daemon:
         )
         self.signing = Signing()
         self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
-        self.settler = Settler(self.store, live, self.metrics, Rules.load(), Notices(self.store, live, self.signing))
+        rules = Rules.load()
+        self.settler = Settler(self.store, live, self.metrics, rules, Notices(self.store, live, self.signing))
         self.queue = Queue(
             self.store,
             live,
@@ -167,6 +168,7 @@ class Daemon:
         parts = Parts(
             store=self.store,
             live=live,
+            rules=rules,
             queue=self.queue,
             submitter=self.submitter,
             meter=self.meter,

@@ -44,7 +44,12 @@ TAGS: Final = {
     "events": ("Events", "Everything that happened, in order. Beyond Ark's API."),
     "control": ("Daemon", "The daemon itself: state, configuration, database. Beyond Ark's API."),
 }
-JOINED: Final = {"why": "queue", "status": "control", "control.db": "control"}  # too small to stand alone
+JOINED: Final = {
+    "why": "queue",
+    "explain": "queue",
+    "status": "control",
+    "control.db": "control",
+}  # too small to stand alone
 
 _ID: Final[Schema] = {"type": "string", "minLength": 1}
 PATH: Final[dict[str, tuple[str, Schema]]] = {

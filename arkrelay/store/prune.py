@@ -9,7 +9,7 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, hooks, peertls, receipts, requests, transcripts, usage
+from arkrelay.store import bodies, hooks, peertls, receipts, requests, tally, transcripts, usage
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -44,6 +44,7 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
     more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE
+    more |= tally.prune(db, now - tally.KEPT_S, USAGE)
     more |= peertls.prune(db, now, now - retention.messages_s, TLS_RESULTS)
     # primary key of clear_text_hosts
     db.execute("DELETE FROM clear_text_hosts WHERE until <= ?", (now,))

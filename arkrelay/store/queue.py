@@ -13,7 +13,7 @@ from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.outcome import Outcome
-from arkrelay.store import find, lists, transcripts
+from arkrelay.store import find, lists, tally, transcripts
 from arkrelay.store.connection import text
 from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
@@ -153,6 +153,7 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
                 attempt_row(recipient.id, status, attempt, outcome.at, outcome.details, outcome.bounce_class)
             )
             said.append(attempt.transcript if attempt is not None else "")
+            tally.count_attempt(db, outcome)
         events += outcome.events
         if outcome.suppress is not None or outcome.unsuppress:
             events += _change_suppression(db, outcome)
