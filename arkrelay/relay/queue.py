@@ -135,6 +135,22 @@ class Queue:
         """Return what is known of a destination, or None."""
         return self.schedule.lanes.get(destination)
 
+    def waits_for(self, destination: str) -> str | None:
+        """Return the site to which a lane waits for a free connection; empty: for one in all, None: for none."""
+        if destination in self._waiting:
+            return ""
+        return next((site for site, lanes in self._waiting_for_site.items() if destination in lanes), None)
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections there may be in all."""
+        return self._live.snapshot.settings.delivery.concurrency
+
+    @property
+    def captures(self) -> bool:
+        """Whether everything ends in the capture box."""
+        return self._live.snapshot.settings.delivery.mode == "capture"
+
     # -- the loop --------------------------------------------------------------------------------------------
 
     async def recover(self, left: dict[int, Phase], *, rebooted: bool) -> None:
