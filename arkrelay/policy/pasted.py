@@ -15,10 +15,11 @@ LONGEST = 20_000  # characters that are looked at; a reply has 32 KB at most, an
 TEXT_MAX = 500  # as of every reply that is kept
 
 _STATUS = r"[245]\.\d{1,3}\.\d{1,3}"
-_CODE = r"[2-5][0-5]\d"  # RFC 5321 §4.2.1: no other second digit has a meaning
+_CODE = r"[2-5]\d\d"
+_USUAL = r"[2-5][0-5]\d"  # RFC 5321 §4.2.1: no other second digit has a meaning, and numbers in a log may be anything
 _FIRST = re.compile(rf"\s*(?:[<>*|]|S:|<--)*\s*({_CODE})(?:[ -]+#?({_STATUS})(?![\d.]))?(?=[ \-:]|$)[ \-:]*")
 _WITH_STATUS = re.compile(rf"(?<![\w.:/\[-])({_CODE})[ -]#?({_STATUS})(?![\d.])[ \-:]*")
-_ANYWHERE = re.compile(rf"(?<![\w.:/=\[-])({_CODE})[ -](?=[A-Za-z<#\[\"'])")
+_ANYWHERE = re.compile(rf"(?<![\w.:/=\[-])({_USUAL})[ -](?=[A-Za-z<#\[\"'])")
 _LONE_STATUS = re.compile(rf"(?<![\d.])({_STATUS})(?![\d.])[ \-:]*")
 # what stands before a reply in logs: postfix, exim, DSNs, and our own sentences
 _MARK = re.compile(
@@ -171,7 +172,7 @@ def _find(text: str) -> tuple[int, str | None, str] | None:
     repeated = (
         rf"(?:^|(?<=\s)){code}(?:[ -]|$)(?:{re.escape(status)}(?:[ -]|$))?" if status else rf"(?:^|(?<=\s)){code}-"
     )
-    lines = [re.sub(rf"^\s*(?:[<>*|]|S:|<--)*\s*{code}[ -](?:{_STATUS} )?", "", line) for line in rest.split("\n")]
+    lines = [re.sub(rf"^\s*(?:[<>*|]|S:|<--)*\s*{code}[ -](?:#?{_STATUS} )?", "", line) for line in rest.split("\n")]
     return int(code), status, re.sub(repeated, "", " ".join(lines))
 
 
