@@ -113,12 +113,13 @@ def explain(given: str, rules: Rules, settings: Settings, site: str = "") -> Exp
 def site_named(provider: str, host: str, settings: Settings) -> str:
     """Return the site that a person means by a provider's name or a host's; empty where neither is given.
 
-    A name need not be exact: "gmail" is google, and so is gmail.com. Another host is known by its zone, as lanes are.
+    A name need not be exact: "gmail" is google, and so is gmail.com. Another host is known by its zone, as lanes are;
+    a smarthost by host and port.
     """
     known = Providers(settings.delivery, settings.provider)
     names = {one.name for one in known.all}
     given = (provider or host).strip().lower().rstrip(".")
-    if not given or given in names:
+    if not given or given in names or ":" in given or given.replace(".", "").isdigit():
         return given
     site = given if provider else known.site_of([MxHost(0, given)])
     return site if site in names else book().site_of(Text(given), "") or site

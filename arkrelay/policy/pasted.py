@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from arkrelay.model.errors import ArkrelayError
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 
-LONGEST = 20_000  # characters that are looked at; a reply has 32 KB at most, and its beginning says what it means
+LONGEST = 8000  # characters that are looked at: the beginning of a reply says what it means
 TEXT_MAX = 500  # as of every reply that is kept
 
 _STATUS = r"[245]\.\d{1,3}\.\d{1,3}"
@@ -23,11 +23,11 @@ _ANYWHERE = re.compile(rf"(?<![\w.:/=\[-])({_USUAL})[ -](?=[A-Za-z<#\[\"'])")
 _LONE_STATUS = re.compile(rf"(?<![\d.])({_STATUS})(?![\d.])[ \-:]*")
 # what stands before a reply in logs: postfix, exim, DSNs, and our own sentences
 _MARK = re.compile(
-    rf"(?:\bsaid: |\bto me: |\bsmtp; ?|(?:after|response to) .{{1,300}}?: (?:host .{{1,200}}?: )?"
+    rf"(?:\bsaid: |\bto me: |\bsmtp; ?|\b(?:after|response to) .{{1,250}}?: "
     rf"|\bfailed at [^:]{{1,100}}(?::[^ ]{{1,20}})? \([^)]{{1,255}}\): )(?={_CODE}\b)",
     re.IGNORECASE,
 )
-_OURS = re.compile(r"""\breply=(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s"']\S*))""")
+_OURS = re.compile(r"""\breply=(?:"((?:[^"\\]|\\.){0,2000})"|'((?:[^'\\]|\\.){0,2000})'|([^\s"']\S*))""")
 _KEYS = ("reply", "output", "details", "reason", "response", "message")  # of a JSON object that holds a reply
 _IN_REPLY = re.compile(
     r"\(?(?:in reply to|after) (?:pipelined )?(end of data|rcpt|mail|ehlo|helo|data|starttls|auth|initial connection)"

@@ -27,10 +27,9 @@ def of_transaction(session: Session, set_up: Sequence[Entry], earlier: int, tran
         began = set_up[0][0]
         rows = rows_of(set_up, began)
     else:
-        rows = [
-            f"0*message {earlier + 1} on a connection to {session.host} that is {began - session.opened:.1f} s old"
-        ]
+        age_s = began - session.opened
+        rows = [f"0*message {earlier + 1} on a connection to {session.host} that is {age_s:.1f} s old"]
     rows += rows_of(said, began)
     if isinstance(result, Failure):
-        rows.append(f"{int((time.perf_counter() - began) * 1000)}*{result}")
+        rows += rows_of([(time.perf_counter(), str(result))], began)
     return join(rows)

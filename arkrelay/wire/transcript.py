@@ -17,14 +17,14 @@ def rows_of(entries: Iterable[Entry], began: float) -> list[str]:
     rows: list[str] = []
     for at, said in entries:
         ms = int((at - began) * 1000)
-        if type(said) is Heard:
+        if isinstance(said, Heard):
             code, lines = said
             rows += [f"{ms}<{code}-{clean(line)}" for line in lines[:-1]]
             rows.append(f"{ms}<{code} {clean(lines[-1])}")
-        elif type(said) is list:
+        elif isinstance(said, list):
             rows += [f"{ms}>{clean(command[:-2])}" for command in said]  # without CRLF
-        elif type(said) is int:
+        elif isinstance(said, int):
             rows.append(f"{ms}>({said} octets of content, and the final dot)")
         else:
-            rows.append(f"{ms}*{said}")
+            rows.append(f"{ms}*{clean(said.encode('utf-8', 'replace'))}")
     return rows

@@ -1,6 +1,7 @@
 """A pasted reply is read in every shape that people have it in, judged as mail is, and explained to the end."""
 
 import json
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,8 @@ def test_it_says_who_speaks_and_where_to_ask(given: str, site: str, pages: list[
         ("", "mta5.am0.yahoodns.net.", "yahoo"),
         ("", "mx1.some.example.co.uk", "example.co.uk"),
         ("smarthost.test:587", "", "smarthost.test:587"),
+        ("", "127.0.0.1:2599", "127.0.0.1:2599"),
+        ("", "192.0.2.1", "192.0.2.1"),
         ("", "", ""),
     ],
 )
@@ -239,3 +242,23 @@ def test_rubbish_is_explained_or_refused_and_nothing_else(given: str) -> None:
     assert found.next
     assert str(found.result).isprintable()
     assert len(str(found.result)) <= 520
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "after x: ",
+        'reply="',
+        "failed at a:b (",
+        "said: ",
+        "550 ",
+        "550-5.1.1 ",
+        "in reply to data ",
+        "5.1.1 ",
+        "\n550-x",
+    ],
+)
+def test_a_paste_that_is_made_to_be_slow_is_not(part: str) -> None:
+    began = time.process_time()
+    explained(f"x{part * 20_000}", site="google")
+    assert time.process_time() - began < 1  # some 50 ms
