@@ -90,7 +90,7 @@ def obstacle_of(recipient: Recipient, queue: Queue, now: float) -> str:
 
 def _rest(lane: Lane, queue: Queue, now: float) -> str:
     """Return why a lane rests; empty where the last connection failed."""
-    site = lane.rest_site or lane.site or lane.destination
+    site = _site_of(lane)
     known, until = queue.pace.state(site), when(lane.rest_until, now)
     if known.order.rest:
         return f"because a person lets {site} rest, until somebody ends that (arkrelay lane resume {site})"
@@ -103,6 +103,11 @@ def _rest(lane: Lane, queue: Queue, now: float) -> str:
         pace = f"{rate:g} messages a second" if rate >= 1 else f"{rate * 60:g} messages a minute"
         return f"because {lane.site} gets no more than {pace} ({lane.rest_reason}); goes on {until}"
     return ""
+
+
+def _site_of(lane: Lane) -> str:
+    """Return whose connections a lane uses, as far as anybody knows."""
+    return lane.rest_site or lane.site or lane.destination
 
 
 def _turn(lane: Lane, queue: Queue, now: float) -> str:
@@ -126,11 +131,13 @@ def _turn(lane: Lane, queue: Queue, now: float) -> str:
 def next_attempt_at(recipient: Recipient, queue: Queue, now: float) -> float | None:
     """Return when the recipient is tried next (Unix seconds), of which its sentence speaks too.
 
-    None when it is not queued, when its turn is now, and while nothing is sent at all.
+    None when it is not queued, when its turn is now, and while nothing is sent at all or a person lets its lane rest.
     """
     if recipient.status not in QUEUED or recipient.due_at is None or queue.paused:
         return None
     lane = queue.lane(recipient.destination)
+    if lane is not None and queue.pace.ordered_to_rest(_site_of(lane)):
+        return None
     at = max(recipient.due_at, lane.rest_until if lane is not None else 0.0)
     return at if at > now else None
 

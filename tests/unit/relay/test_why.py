@@ -205,6 +205,7 @@ async def test_a_rest_is_told_with_who_ordered_it_and_when_it_ends(rig: Rig) -> 
     assert said() == (
         "Waits because a person lets google rest, until somebody ends that (arkrelay lane resume google)."
     )
+    assert next_attempt_at(waits, queue, now) is None
     assert (await why("rcpt.test", rig.store, queue))[0].sentence.startswith("rcpt.test waits because a person lets")
 
 
