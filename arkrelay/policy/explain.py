@@ -3,7 +3,7 @@
 The judgement is that of ``classify``, by which mail is treated; here it is put into words.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from arkrelay.model.attempt import REST_CLASS, WEBHOOK_CLASS, BounceClass, Classified
 from arkrelay.model.dns import MxHost
@@ -159,8 +159,7 @@ def _tries(result: Reply | Failure, classified: Classified, rules: Rules, settin
 def _suppresses(classified: Classified, settings: Settings) -> str:
     on = settings.suppression.on
     if not classified.permanent:
-        given_up = replace(classified, permanent=False)
-        if suppression(given_up, settings) is not None:
+        if suppression(classified, settings) is not None:
             return f'The address is suppressed when it fails for good in the end ([suppression] on = "{on}").'
         return f'The address is not suppressed, also when it fails in the end ([suppression] on = "{on}").'
     if suppression(classified, settings) is not None:
