@@ -131,7 +131,8 @@ class Daemon:
         )
         self.signing = Signing()
         self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
-        self.settler = Settler(self.store, live, self.metrics, Rules.load(), Notices(self.store, live, self.signing))
+        rules = Rules.load()
+        self.settler = Settler(self.store, live, self.metrics, rules, Notices(self.store, live, self.signing))
         self.queue = Queue(
             self.store,
             live,
@@ -174,6 +175,7 @@ class Daemon:
         parts = Parts(
             store=self.store,
             live=live,
+            rules=rules,
             queue=self.queue,
             ways=self.ways,
             submitter=self.submitter,

@@ -16,6 +16,7 @@ from arkrelay.model.attempt import REST_CLASS, TlsInfo
 from arkrelay.model.errors import NotFound
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.model.peertls import TlsPolicy
+from arkrelay.model.transcript import Who
 from arkrelay.relay.operate import Verb
 from arkrelay.relay.why import about, next_attempt_at
 from arkrelay.store import bodies, history
@@ -79,8 +80,19 @@ class Encryption(Answer):
     policy: TlsPolicy | None
 
 
+class Spoken(Answer):
+    """A line of an SMTP conversation, and how many milliseconds after its first line it was said."""
+
+    ms: int
+    who: Who
+    line: str
+
+
 class Delivery(Answer):
-    """One attempt, or a decision about the recipient such as a hold; the two classifications are of failures."""
+    """One attempt, or a decision about the recipient such as a hold; the two classifications are of failures.
+
+    The transcript is null where none was kept, and after its retention.
+    """
 
     id: str
     status: Status
@@ -97,6 +109,7 @@ class Delivery(Answer):
     smtp_enhanced_code: str | None
     duration_ms: int
     tls: Encryption | None
+    transcript: list[Spoken] | None
 
 
 class Seen(Answer):
@@ -311,6 +324,9 @@ def delivery(one: history.Delivery) -> Delivery:
         smtp_enhanced_code=one.enhanced,
         duration_ms=round(one.duration_s * 1000),
         tls=None if one.tls is None else _encryption(one.tls, one.policy),
+        transcript=None
+        if one.transcript is None
+        else [Spoken(ms=said.ms, who=said.who, line=said.line) for said in one.transcript],
     )
 
 

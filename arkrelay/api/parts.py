@@ -11,6 +11,7 @@ from arkrelay.api.requestlog import RequestLog
 from arkrelay.api.watch import EventWatch
 from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Changes, Live
+from arkrelay.policy.classify import Rules
 from arkrelay.policy.limits import SlidingWindow
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hooks import Hooks
@@ -30,6 +31,7 @@ class Parts:
 
     store: Store
     live: Live
+    rules: Rules  # what replies mean
     queue: Queue
     ways: Ways
     submitter: Submitter

@@ -47,7 +47,12 @@ TAGS: Final = {
     "events": ("Events", "Everything that happened, in order. Beyond Ark's API."),
     "control": ("Daemon", "The daemon itself: state, configuration, database. Beyond Ark's API."),
 }
-JOINED: Final = {"why": "queue", "status": "control", "control.db": "control"}  # too small to stand alone
+JOINED: Final = {
+    "why": "queue",
+    "explain": "queue",
+    "status": "control",
+    "control.db": "control",
+}  # too small to stand alone
 
 _ID: Final[Schema] = {"type": "string", "minLength": 1}
 PATH: Final[dict[str, tuple[str, Schema]]] = {
@@ -75,6 +80,9 @@ QUERY: Final = {
     "address": "To this address only.",
     "lane": "Queued for this lane, or this site, only.",
     "q": "The id of an email, an address or a domain.",
+    "reply": "A server's reply, in any shape that people have it in: lines, a status code, words, a line of a log.",
+    "provider": "Whose reply it is, as `GET /lanes` names it.",
+    "host": "The MX host or domain that it came from.",
     "events.list.after": "The number of the last event that is known.",
     "days": "How many days back, today among them.",
     "limit": "How many events an answer has at most.",

@@ -36,6 +36,7 @@ COMMANDS = MappingProxyType(
         "lane": ("lanes", "Orders to one lane: rest, resume, limit."),
         "sources": ("lanes", "From which addresses mail leaves, and what DNS says of them."),
         "why": ("why", "Say in one sentence what a message, address or domain waits for."),
+        "explain": ("explain", "Say what a server's reply means, whose fault it is, and what to do."),
         "message": ("message", "Messages and what became of them: list, show."),
         "events": ("events", "The log of events, as it was or as it happens."),
         "suppression": ("suppression", "Addresses that a tenant may not mail."),

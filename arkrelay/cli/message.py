@@ -13,6 +13,8 @@ from arkrelay.cli.client import Daemon
 from arkrelay.cli.queue import STATUSES
 from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, usage
 
+MARKS = {"we": ">", "peer": "<"}
+
 
 @click.group("message")
 @config_option
@@ -75,18 +77,22 @@ def list_messages(
 @json_option
 @click.option("--raw", is_flag=True, help="Print the message as it is sent, byte for byte.")
 @click.option("--headers", is_flag=True, help="Print its header.")
+@click.option("--transcript", is_flag=True, help="Print what was said in each attempt, and when.")
 @click.argument("id_", metavar="ID")
 @pass_state
-def show_message(state: State, as_json: bool, raw: bool, headers: bool, id_: str) -> None:
+def show_message(state: State, as_json: bool, raw: bool, headers: bool, transcript: bool, id_: str) -> None:
     """Show one message: its state, every attempt, and its text."""
-    if raw + headers + as_json > 1:
-        usage("Use one of --raw, --headers and --json.")
+    if raw + headers + transcript + as_json > 1:
+        usage("Use one of --raw, --headers, --transcript and --json.")
     daemon = Daemon(state.config)
     if raw or headers:
         content = _content(email(daemon, id_, "raw"))
         sys.stdout.flush()
         sys.stdout.buffer.write(content if raw else _header(content))
         sys.stdout.buffer.flush()
+        return
+    if transcript:
+        print_transcripts(email(daemon, id_, "deliveries").get("deliveries") or [])
         return
     detail = email(daemon, id_, "full")
     if as_json:
@@ -138,6 +144,28 @@ def print_attempts(deliveries: list[dict[str, Any]]) -> None:
             for one in deliveries
         ],
     )
+
+
+def print_transcripts(deliveries: list[dict[str, Any]]) -> None:
+    """Print the conversation of every attempt, the oldest first: milliseconds since its start, and of each step."""
+    for number, one in enumerate(deliveries):
+        if number:
+            output.say("")
+        parts = (output.when(one.get("timestamp")), one.get("status"), one.get("code"), one.get("remoteHost"))
+        output.say(output.GAP.join(output.clean(part) for part in parts if part is not None))
+        said = one.get("transcript")
+        if not said:
+            output.say("    what was said is not kept ([delivery] transcripts, [retention] transcripts)")
+            continue
+        output.say(f"{'MS':>9}{'TOOK':>9}")
+        before = 0
+        for line in said:
+            ms = line.get("ms", 0)
+            mark = MARKS.get(line.get("who"), " ")
+            output.say(output.clean_line(f"{ms:>9}{ms - before:>9}  {mark} {line.get('line')}"))
+            before = ms
+    if not deliveries:
+        output.note("it was not tried yet")
 
 
 def _tls(tls: dict[str, Any] | None) -> str:

@@ -100,6 +100,8 @@ class Attempt:
     policy: TlsPolicy | None = None  # on whose word TLS was demanded; None: no peer was spoken to
     dsn: bool = False  # the peer offers RFC 3461: it is the one who tells the sender of success
     source: str | None = None  # our address that it was spoken to from; None: not known
+    site: str = ""  # whose connections it counts to (``policy.providers``); empty: no site was spoken to
+    transcript: str = ""  # what was said (``policy.transcript``); empty: not kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,12 @@ class Delivery:
     idle_connection_s: float = setting(
         "A kept connection without work is closed after this.", Kind.DURATION, 60.0, key="idle_connection"
     )
+    transcripts: str = setting(
+        "Whose SMTP conversations are kept, with the milliseconds of each step.",
+        Kind.CHOICE,
+        "all",
+        choices=("all", "failures", "off"),
+    )
     mta_sts: bool = setting("Obey the MTA-STS policies of recipient domains (RFC 8461).", Kind.BOOLEAN, True)
     dane: str = setting(
         'Obey TLSA records (RFC 7672): "auto" where DNSSEC proves them, or "off".',
@@ -387,6 +393,9 @@ class Retention:
     content_s: float = setting("Bodies.", Kind.DURATION, 2_592_000.0, key="content")
     messages_s: float = setting("Messages, recipients and attempts.", Kind.DURATION, 5_184_000.0, key="messages")
     events_s: float = setting("The event log.", Kind.DURATION, 5_184_000.0, key="events")
+    transcripts_s: float = setting(
+        "SMTP conversations of attempts; 0: none is kept.", Kind.DURATION, 1_209_600.0, key="transcripts"
+    )
     request_log_s: float = setting(
         "Requests and webhook deliveries; 0: requests are not recorded.",
         Kind.DURATION,

@@ -60,6 +60,12 @@ class Rule:
     source: str
     lane: str = ""
 
+    def __str__(self) -> str:
+        """Return what it asks of a reply, as ``replies.toml`` says it."""
+        text = self.text and f"text = '{self.text.expression}'"
+        parts = (self.code and f'code = "{self.code}"', self.enhanced and f'enhanced = "{self.enhanced}"', text)
+        return ", ".join(part for part in parts if part)
+
     def fits(self, status: str, text: Text) -> bool:
         """Return whether status code and text fit; the code was looked at by the caller."""
         if self.enhanced and not _same_status(self.enhanced, status):
@@ -156,8 +162,7 @@ def classify(result: Reply | Failure, rules: Rules, *, attempts: int) -> Classif
     if result.code // 100 not in {4, 5}:
         return Classified(BounceClass.PROTOCOL, permanent=False)
     text = plain(result.text, result.enhanced)
-    status = _status(result)
-    rule = rules.find(result.code, status, text)
+    rule = rules.find(result.code, status_of(result), text)
     if rule is None:  # only with rules of one's own: the last of ours know every digit
         bounce_class = BounceClass.TRY_LATER if result.code < 500 else BounceClass.OTHER
         return Classified(bounce_class, permanent=result.code >= 500 and result.stage not in BEFORE_MAIL)
@@ -189,7 +194,7 @@ def _class_before_mail(reply: Reply, bounce_class: BounceClass) -> BounceClass:
     return _STAGE_CLASS[reply.stage]
 
 
-def _status(reply: Reply) -> str:
+def status_of(reply: Reply) -> str:
     """Return the status code with the class of the reply code, from its place or out of the text; "" if none.
 
     The reply code decides the class (RFC 5321 §4.2.1): "450 5.1.1" is temporary. A code in the text, as

@@ -97,7 +97,7 @@ def decide(
         hold_reason=None if due_at is None else _passed_over(recipient),
         bounce_class=classified.bounce_class,
         events=(_event(recipient, attempt, status, details, now, classified, due_at),),
-        suppress=_suppression(classified, status, settings),
+        suppress=suppression(classified, settings) if status is Status.HARDFAIL else None,
         uncertain=recipient.uncertain,
         destination=destination,
         lane=classified.lane,
@@ -319,9 +319,9 @@ def _own_end(recipient: Recipient, settings: Settings) -> bool:
     return message.expires_at is not None and message.expires_at < message.accepted_at + settings.delivery.lifetime_s
 
 
-def _suppression(classified: Classified, status: Status, settings: Settings) -> str | None:
-    """Return the reason under which the address is suppressed (Ark contract §9.3), or None."""
-    if status is not Status.HARDFAIL or settings.suppression.on == "off":
+def suppression(classified: Classified, settings: Settings) -> str | None:
+    """Return the reason under which an address that failed for good is suppressed (Ark contract §9.3), or None."""
+    if settings.suppression.on == "off":
         return None
     if classified.bounce_class is BounceClass.EXPIRED:
         return None  # its sender set the time, the address is not to blame

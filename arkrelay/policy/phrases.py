@@ -43,6 +43,11 @@ class Phrase:
         self.words = tuple(sorted(needed_words(expression)))
         self._grams = frozenset(word[:GRAM] for word in self.words)
 
+    @property
+    def expression(self) -> str:
+        """The expression as it was written."""
+        return self._pattern.pattern
+
     def search(self, text: Text) -> bool:
         """Return whether the expression matches somewhere in the text."""
         return (

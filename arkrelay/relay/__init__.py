@@ -4,8 +4,8 @@
 returns, the message is on disk. ``queue`` decides which destination is served now and by how many
 connections, and ``connection`` is one of them at work; ``plan`` says where mail goes and what TLS is demanded
 there, ``ways`` from which of our addresses (``sources``) or by which route, ``deliver`` connects and sends, and
-reports what the peer said; ``policy.outcomes`` says what that means,
-and ``settle`` writes recipient, attempt, events and suppression in one transaction.
+reports what the peer said; ``policy.outcomes`` says what that means, and ``settle`` writes recipient, attempt (with
+what was said: ``transcripts``), events and suppression in one transaction.
 
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
 anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hooks`` (one post to one

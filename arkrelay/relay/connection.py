@@ -21,6 +21,7 @@ from arkrelay.model.attempt import Attempt
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Recipient
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
+from arkrelay.policy.providers import site_of_lane
 from arkrelay.policy.route import TEST_DESTINATION, split
 from arkrelay.policy.schedule import Lane
 from arkrelay.policy.ways import PATIENCE_S, Wait, Way
@@ -290,6 +291,7 @@ class Connection:
         if self._queue.schedule.refused_another(self._lane, time.time()):
             return
         candidate, result, failed_at = failed.candidate, failed.result, time.time()
+        site = site_of_lane(self._site)
         if isinstance(result, Failure) and result.kind is FailureKind.TLS:
             self._site = ""  # what one destination demands of its hosts says nothing to others at the same site
         if not (isinstance(result, Failure) and result.kind in PERMANENT):
@@ -305,6 +307,8 @@ class Connection:
                     address=candidate.address if candidate else None,
                     port=candidate.port if candidate else None,
                     policy=failed.policy,
+                    site=site,
+                    transcript=failed.transcript,
                 )
                 outcome = self._settler.attempted(recipient, attempt, another_way=self._another_way)
                 self._heed(outcome.lane, str(result))

@@ -35,9 +35,11 @@ from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.plan import Candidate, Plan, Planner
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.sources import Sources, family_of
+from arkrelay.relay.transcripts import of_transaction, render
 from arkrelay.store.journal import Journal
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.smtp import Session, Target, Transaction, connect
+from arkrelay.wire.transcript import Entry
 
 log = structlog.get_logger()
 
@@ -52,6 +54,7 @@ class NotConnected:
     result: Reply | Failure
     candidate: Candidate | None
     seconds: float
+    transcript: str = ""  # of the walk over the hosts
 
     @property
     def policy(self) -> TlsPolicy | None:
@@ -110,15 +113,17 @@ class Courier:
         started = time.monotonic()
         result: Reply | Failure = Failure(FailureKind.NO_ADDRESS, Stage.CONNECT, "no address to connect to")
         last: Candidate | None = None
+        said: list[Entry] = []
         for candidate in plan.candidates:
-            session = await self._try(candidate, plan, source)
+            session = await self._try(candidate, plan, source, said)
             if isinstance(session, Session):
-                session.policy = candidate.demand.policy
+                session.policy, session.site, session.set_up = candidate.demand.policy, plan.site, said
                 return session
             log.info("host_failed", host=candidate.host, address=candidate.address, reply=str(session))
             if last is None or not _lacks_requiretls(session):  # an earlier host may do later what this never will
                 result, last = session, candidate
-        return NotConnected(result, last, time.monotonic() - started)
+        kept = said if self._keeps(failed=True) else []
+        return NotConnected(result, last, time.monotonic() - started, render(kept))
 
     def send(
         self, session: Session, recipient: Recipient, content: bytes, done: Callable[[Attempt, int, bool], None]
@@ -131,7 +136,8 @@ class Courier:
         envelope = self.envelope(recipient, len(content))
         if not session.extensions.eight_bit_mime:
             envelope = replace(envelope, eight_bit=False)  # by ``fit``
-        journal = self._journal
+        journal, earlier, set_up = self._journal, session.transactions, session.set_up
+        session.set_up = ()  # it belongs to the first message
         slot = journal.begin(recipient.id)
         try:
             future = session.send(envelope, content, on_dot=lambda: journal.dot(slot))
@@ -142,8 +148,12 @@ class Courier:
         def ended(future: asyncio.Future[Transaction]) -> None:
             transaction = future.result()
             result = transaction.results[0]
-            if isinstance(result, Reply) and 200 <= result.code < 300:
+            taken = isinstance(result, Reply) and 200 <= result.code < 300
+            if taken:
                 journal.taken(slot)
+            transcript = ""
+            if self._keeps(failed=not taken):
+                transcript = of_transaction(session, set_up, earlier, transaction)
             attempt = Attempt(
                 recipient.id,
                 transaction.started_at,
@@ -157,6 +167,8 @@ class Courier:
                 session.policy,
                 dsn=session.extensions.dsn,
                 source=session.source,
+                site=session.site,
+                transcript=transcript,
             )
             done(attempt, slot, transaction.untried)
 
@@ -202,18 +214,26 @@ class Courier:
             return f"{local}@psrp.{message.author_domain}"
         return f"{local}@{self._live.snapshot.settings.return_path_host}"
 
-    async def _try(self, candidate: Candidate, plan: Plan, source: Source | None) -> Session | Failure | Reply:
+    def _keeps(self, *, failed: bool) -> bool:
+        """Return whether the conversation of an attempt that came out so is kept."""
+        settings = self._live.snapshot.settings
+        wanted = settings.delivery.transcripts
+        return (wanted == "all" or (wanted == "failures" and failed)) and settings.retention.transcripts_s > 0
+
+    async def _try(
+        self, candidate: Candidate, plan: Plan, source: Source | None, said: list[Entry]
+    ) -> Session | Failure | Reply:
         timeouts = self._live.snapshot.settings.delivery.timeouts
         permit = None if plan.route is not None else self._permit()
         target = self._target(candidate, plan.route, source)
         if candidate.demand.testing and target.tls != "none":
-            strict = await connect(replace(target, tls="required", verify=True), timeouts, permit=permit)
+            strict = await connect(replace(target, tls="required", verify=True), timeouts, permit=permit, said=said)
             self._count(plan, candidate, strict)
             if not _lacks_tls(strict):
                 return strict
-            session = await connect(target, timeouts, permit=permit)
+            session = await connect(target, timeouts, permit=permit, said=said)
         else:
-            session = await connect(target, timeouts, permit=permit)
+            session = await connect(target, timeouts, permit=permit, said=said)
             if target.tls != "none":
                 self._count(plan, candidate, session)
         if not _lacks_tls(session):
@@ -222,7 +242,7 @@ class Courier:
         if clear is None:
             return explain(session, candidate.demand, plan.domain)
         broken = session.detail
-        session = await connect(clear, timeouts, permit=permit)
+        session = await connect(clear, timeouts, permit=permit, said=said)
         if isinstance(session, Session):  # else it is the host that is in trouble, not its TLS
             until = time.time() + CLEAR_TEXT_S
             self.clear_text_until[candidate.host] = until

@@ -145,6 +145,20 @@ class Queue:
         """Return what is known of a destination, or None."""
         return self.schedule.lanes.get(destination)
 
+    def waits_for_room(self, destination: str) -> bool:
+        """Return whether a destination waits for one of the connections that there may be in all."""
+        return destination in self._waiting
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections there may be in all."""
+        return self._live.snapshot.settings.delivery.concurrency
+
+    @property
+    def captures(self) -> bool:
+        """Whether everything ends in the capture box."""
+        return self._live.snapshot.settings.delivery.mode == "capture"
+
     def warming(self, now: float) -> set[str]:
         """Return the lanes of ``pace`` from new addresses that are not yet warm."""
         new = [f"@{source.address}" for source in self._live.snapshot.settings.source if source.warmup]

@@ -26,6 +26,7 @@ from arkrelay.model.reply import Failure, FailureKind
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.notify import Action
 from arkrelay.policy.outcomes import decide
+from arkrelay.policy.sentences import sentence
 from arkrelay.relay import notices
 from arkrelay.relay.notices import Notice, Notices
 from arkrelay.store.database import Store
@@ -193,4 +194,18 @@ def log_outcome(outcome: Outcome) -> None:
         fields["tls"] = attempt.tls.version if attempt.tls else None
     if outcome.status is not Status.SENT:
         fields |= {"reason": outcome.reason, "due_at": outcome.due_at}
+    if outcome.status is Status.SOFTFAIL:
+        fields["why"] = sentence(_settled(outcome), None, outcome.at)
     log.info("recipient_settled", **fields)
+
+
+def _settled(outcome: Outcome) -> Recipient:
+    """Return the recipient as its row is after ``outcome``, as far as a sentence tells of it."""
+    return replace(
+        outcome.recipient,
+        status=outcome.status,
+        attempts=outcome.attempts,
+        due_at=outcome.due_at,
+        reason=outcome.reason,
+        uncertain=outcome.uncertain,
+    )

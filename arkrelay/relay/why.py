@@ -1,22 +1,23 @@
 """``arkrelay why``: one plain sentence about a message, an address or a destination.
 
-The sentence names the state, what it waits for, when something happens next, and the last reply. It is made
-here and nowhere else, so that command line, REST and log say the same.
+The sentence names the state, what it waits for, when something happens next, and the last reply. What the recipient's
+own row says is put into words by ``policy.sentences``, which the log uses too; here stands what keeps its lane from
+sending: a person, the peer, a limit.
 """
 
 import sqlite3
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from arkrelay.model.errors import NotFound
-from arkrelay.model.message import QUEUED, Recipient, Status
-from arkrelay.policy.route import TO_ROUTE, split
+from arkrelay.model.message import QUEUED, Recipient
 from arkrelay.policy.schedule import Lane
+from arkrelay.policy.sentences import called, lane_sentence, sentence, when
 from arkrelay.relay.queue import Queue
 from arkrelay.store import queue as rows
 from arkrelay.store.database import Store
 
+OURS = ("an internal error", "the database refused")  # beginnings of reasons that are no peer's
 NEWEST = 20  # recipients that an answer about an address or a domain names
 
 
@@ -46,7 +47,7 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
     answers = [about(r, queue, now) for r in found]
     if tenant_id is None:
         lanes = [lane for name in queue.destinations_to(text) if (lane := queue.lane(name)) is not None]
-        answers[:0] = [Why(text, said) for lane in lanes if (said := lane_sentence(lane, now))]
+        answers[:0] = [Why(text, said) for lane in lanes if (said := about_lane(lane, queue, now))]
     if not answers:
         raise NotFound(f"nothing is known of {question}: no message, address or destination of that name")
     return answers
@@ -54,21 +55,89 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
 
 def about(recipient: Recipient, queue: Queue, now: float) -> Why:
     """Return the answer about a recipient as it was read just now."""
-    if queue.paused and recipient.status in QUEUED:
-        said = f"Waits because nothing is sent at the moment: {queue.paused}."
-    else:
-        said = sentence(recipient, queue.lane(recipient.destination), now)
+    obstacle = obstacle_of(recipient, queue, now) if recipient.status in QUEUED else ""
+    said = f"Waits {obstacle}." if obstacle else sentence(recipient, queue.lane(recipient.destination), now)
     return Why(recipient.address, said, recipient.token)
+
+
+def about_lane(lane: Lane, queue: Queue, now: float) -> str:
+    """Return what a destination is doing now; empty when nothing, for then its messages say all there is."""
+    if lane.rest_until > now:
+        obstacle = _rest(lane, queue, now)
+    else:
+        waits = queue.waits_for_room(lane.destination) or queue.waits_for(lane.destination)
+        obstacle = _turn(lane, queue, now) if waits else ""
+    return f"{called(lane.destination)} waits {obstacle}." if obstacle else lane_sentence(lane, now)
+
+
+def obstacle_of(recipient: Recipient, queue: Queue, now: float) -> str:
+    """Return what keeps a queued recipient from being sent now, to go on after "Waits"; empty: its own time.
+
+    A host that cannot be reached is not among it: that is told by ``policy.sentences``.
+    """
+    if queue.paused:
+        return f"because nothing is sent at the moment: {queue.paused}"
+    if queue.stopping:
+        return "because the service is being stopped; it goes on when it has started again"
+    lane = queue.lane(recipient.destination)
+    if lane is None:
+        return ""
+    if lane.rest_until > now:
+        return _rest(lane, queue, now) if recipient.due_at is None or recipient.due_at <= lane.rest_until else ""
+    if recipient.due_at is not None and recipient.due_at > now:
+        return ""
+    return _turn(lane, queue, now)
+
+
+def _rest(lane: Lane, queue: Queue, now: float) -> str:
+    """Return why a lane rests; empty where the last connection failed."""
+    site = _site_of(lane)
+    known, until = queue.pace.state(site), when(lane.rest_until, now)
+    if known.order.rest:
+        return f"because a person lets {site} rest, until somebody ends that (arkrelay lane resume {site})"
+    if known.blocks and known.rest_until > now:
+        return f"because {site} does not want our address ({lane.rest_reason}); tried again {until}"
+    if lane.rest_reason.startswith(OURS):
+        return f"because of {lane.rest_reason}; tried again {until}"
+    if lane.site and not lane.rest_site and queue.pace.wait_s(lane.site, now) > 0:
+        rate = queue.pace.capacity(lane.site, now).rate
+        pace = f"{rate:g} messages a second" if rate >= 1 else f"{rate * 60:g} messages a minute"
+        return f"because {lane.site} gets no more than {pace} ({lane.rest_reason}); goes on {until}"
+    return "" if lane.rest_failed else f"because {lane.rest_reason}; tried again {until}"
+
+
+def _site_of(lane: Lane) -> str:
+    """Return whose connections a lane uses, as far as anybody knows."""
+    return lane.rest_site or lane.site or lane.destination
+
+
+def _turn(lane: Lane, queue: Queue, now: float) -> str:
+    """Return whom mail that is due has to wait for; empty where nobody is at work, or nobody knows yet."""
+    if queue.waits_for_room(lane.destination):
+        return f"for a free connection: all {queue.most_connections} are in use ([delivery] concurrency)"
+    if names := queue.waits_for(lane.destination):
+        use = [f"{name}: {queue.pace.open(name)} of {queue.pace.capacity(name, now).connections}" for name in names]
+        return f"for a free connection to {', or to '.join(use)} in use"
+    if queue.captures or not lane.connections:
+        return ""
+    if not lane.sessions:
+        return f"for a connection to {lane.site or lane.destination}, which is being made"
+    return (
+        f"for its turn, or is being sent now: {lane.sessions} of {lane.connections} connections to"
+        f" {lane.site or lane.destination} are at work, {lane.ready} wait in memory"
+    )
 
 
 def next_attempt_at(recipient: Recipient, queue: Queue, now: float) -> float | None:
     """Return when the recipient is tried next (Unix seconds), of which its sentence speaks too.
 
-    None when it is not queued, when its turn is now, and while nothing is sent at all.
+    None when it is not queued, when its turn is now, and while nothing is sent at all or a person lets its lane rest.
     """
     if recipient.status not in QUEUED or recipient.due_at is None or queue.paused:
         return None
     lane = queue.lane(recipient.destination)
+    if lane is not None and queue.pace.ordered_to_rest(_site_of(lane)):
+        return None
     at = max(recipient.due_at, lane.rest_until if lane is not None else 0.0)
     return at if at > now else None
 
@@ -78,72 +147,3 @@ def _find(db: sqlite3.Connection, token: str) -> Recipient | None:
         return rows.load_recipient(db, token)
     except NotFound:
         return None
-
-
-def sentence(recipient: Recipient, lane: Lane | None, now: float) -> str:
-    """Return what is true of ``recipient`` now, as one sentence for a person."""
-    to = recipient.address
-    tries = "1 attempt" if recipient.attempts == 1 else f"{recipient.attempts} attempts"
-    reason = recipient.reason.rstrip(".")
-    match recipient.status:
-        case Status.SENT:
-            return f"Sent: {reason}."
-        case Status.HARDFAIL:
-            return f"Failed for good after {tries}: {reason}."
-        case Status.BOUNCED:
-            return f"Accepted by the recipient's server, which later sent it back: {reason}."
-        case Status.HELD:
-            return f"Held, and sent to {to} only when somebody releases it: {reason}."
-        case Status.PENDING | Status.SOFTFAIL:
-            return _waiting(recipient, lane, tries, reason, now)
-
-
-def lane_sentence(lane: Lane, now: float) -> str:
-    """Return what a destination is doing now; empty when nothing, for then its messages say all there is."""
-    name = called(lane.destination)
-    if lane.rest_until > now:
-        return (
-            f"{name} is left alone until {when(lane.rest_until, now)}, because"
-            f"{' its last connection failed:' if lane.rest_failed else ''} {lane.rest_reason}."
-        )
-    if lane.connections:
-        return f"{name} is served by {lane.connections} connection(s); {lane.ready} wait in memory."
-    return ""
-
-
-def called(destination: str) -> str:
-    """Return a destination as people call it."""
-    _, pool, name = split(destination)
-    name = f"the smarthost {name.removeprefix(TO_ROUTE)}" if name.startswith(TO_ROUTE) else name
-    return f"{name} (pool {pool})" if pool else name
-
-
-def when(at: float, now: float) -> str:
-    """Return a time for a person: the clock in UTC and how far away it is."""
-    clock = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    seconds = int(at - now)
-    if seconds <= 0:
-        return f"{clock} (now)"
-    parts = [
-        (seconds // 86400, "d"),
-        (seconds % 86400 // 3600, "h"),
-        (seconds % 3600 // 60, "min"),
-        (seconds % 60, "s"),
-    ]
-    return f"{clock} (in {' '.join(f'{number} {unit}' for number, unit in parts if number)})"
-
-
-def _waiting(recipient: Recipient, lane: Lane | None, tries: str, reason: str, now: float) -> str:
-    due_at = recipient.due_at
-    if lane is not None and lane.rest_until > now and (due_at is None or due_at <= lane.rest_until):
-        cause = lane.rest_reason
-        if lane.rest_failed:
-            cause = f"{called(recipient.destination)} could not be reached ({cause})"
-        return f"Waits because {cause}; tried again {when(lane.rest_until, now)}."
-    if recipient.status in QUEUED and recipient.attempts == 0:
-        if due_at is not None and due_at > now:
-            return f"Waits for its first attempt at {when(due_at, now)}."
-        return f"Accepted and about to be sent to {recipient.address}{': ' + reason if reason else ''}."
-    if due_at is None:
-        return f"Being delivered now, after {tries}; the last one said: {reason}."
-    return f"Deferred after {tries}, next one {when(due_at, now)}; the last one said: {reason}."

@@ -10,7 +10,9 @@ from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.reply import Failure, Reply
+from arkrelay.model.transcript import Spoken
 from arkrelay.policy.describe import enhanced_of
+from arkrelay.policy.transcript import parse
 from arkrelay.store import find
 from arkrelay.store.connection import text
 from arkrelay.store.find import Filters
@@ -49,6 +51,7 @@ class Delivery:
     tls: TlsInfo | None
     policy: TlsPolicy | None = None  # on whose word TLS was demanded
     source: str | None = None  # our address
+    transcript: tuple[Spoken, ...] | None = None  # None: not kept, or no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,10 @@ def attempt_row(
 
 def list_attempts(conn: sqlite3.Connection, recipient_id: int) -> list[Delivery]:
     """Return the deliveries of one recipient, oldest first."""
-    # index attempts_recipient
+    # index attempts_recipient, primary key of transcripts
     rows = conn.execute(
-        f"SELECT id, {_ATTEMPT_COLUMNS} FROM attempts WHERE recipient_id = ? ORDER BY id",  # noqa: S608 -- our own columns
+        f"SELECT id, {_ATTEMPT_COLUMNS}, (SELECT said FROM transcripts WHERE attempt_id = attempts.id)"  # noqa: S608 -- our own columns
+        " FROM attempts WHERE recipient_id = ? ORDER BY id",
         (recipient_id,),
     )
     return [_delivery(row) for row in rows]
@@ -242,7 +246,7 @@ def list_recipients(conn: sqlite3.Connection, filters: Filters, page: int = 1, p
 
 
 def _delivery(row: Sequence[Any]) -> Delivery:
-    version, cipher, verified, policy, source = row[16:]
+    version, cipher, verified, policy, source, said = row[16:]
     return Delivery(
         id=row[0],
         recipient_id=row[1],
@@ -263,4 +267,5 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         tls=None if version is None else TlsInfo(version, cipher, bool(verified)),
         policy=None if policy is None else TlsPolicy(policy),
         source=source,
+        transcript=None if said is None else parse(said),
     )

@@ -9,7 +9,7 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, hooks, peertls, receipts, requests, usage
+from arkrelay.store import bodies, hooks, peertls, receipts, requests, tally, transcripts, usage
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -21,6 +21,7 @@ USAGE_S = 400 * 86400.0  # a little over a year, so that a year can be compared 
 USAGE = 1000
 REQUESTS = 500
 TLS_RESULTS = 500
+TRANSCRIPTS = 1000
 
 _UNDELIVERED = ", ".join(f"'{status.value}'" for status in sorted({*QUEUED, Status.HELD}))
 _FINISHED = (
@@ -32,16 +33,18 @@ _FINISHED = (
 def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: int = STEP) -> bool:
     """Forget some of what is older than ``retention`` allows; return True when there is more to do.
 
-    Content, messages (with recipients and attempts), events, expired notes on hosts and old usage. Mail that is
-    queued, held or in hand keeps everything but its older events, whatever its age.
+    Content, messages (with recipients and attempts), events, transcripts, expired notes on hosts and old usage. Mail
+    that is queued, held or in hand keeps everything but its older events and transcripts, whatever its age.
     """
     more = _prune_content(db, now - retention.content_s, step)
     more |= _prune_messages(db, now - retention.messages_s, step)
     more |= _prune_events(db, now - retention.events_s)
+    more |= transcripts.prune(db, now - retention.transcripts_s, TRANSCRIPTS)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
     more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
     more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE
+    more |= tally.prune(db, now - tally.KEPT_S, USAGE)
     more |= peertls.prune(db, now, now - retention.messages_s, TLS_RESULTS)
     # primary key of clear_text_hosts
     db.execute("DELETE FROM clear_text_hosts WHERE until <= ?", (now,))
@@ -76,7 +79,7 @@ def expired_held(conn: sqlite3.Connection, before: float, limit: int = 100) -> l
 
 
 def remove_orphans(db: sqlite3.Connection, limit: int = STEP) -> int:
-    """Remove some blobs, recipients and attempts that belong to nothing, and return how many.
+    """Remove some blobs, recipients, attempts and transcripts that belong to nothing, and return how many.
 
     A recovered file may have some. It reads whole tables: for `db` commands, not for a daemon at work.
     """
@@ -85,6 +88,7 @@ def remove_orphans(db: sqlite3.Connection, limit: int = STEP) -> int:
         ("bodies", "message_id", "messages"),
         ("recipients", "message_id", "messages"),
         ("attempts", "recipient_id", "recipients"),
+        ("transcripts", "attempt_id", "attempts"),
     ):
         removed += db.execute(
             f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM {table} t"  # noqa: S608 -- the names above
@@ -134,6 +138,7 @@ def _delete_messages(db: sqlite3.Connection, ids: list[int]) -> None:
             "SELECT id, tenant_id, status FROM recipients WHERE message_id = ?", key
         ).fetchall():
             count(db, (TOTAL, tenant_id, status), -1)
+            transcripts.delete_of(db, recipient_id)
             db.execute("DELETE FROM attempts WHERE recipient_id = ?", (recipient_id,))  # index attempts_recipient
     db.executemany("DELETE FROM recipients WHERE message_id = ?", keys)  # index recipients_message
     db.executemany("DELETE FROM messages WHERE id = ?", keys)  # primary key

@@ -13,7 +13,7 @@ from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.outcome import Outcome
-from arkrelay.store import find, lists
+from arkrelay.store import find, lists, tally, transcripts
 from arkrelay.store.connection import text
 from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
@@ -142,6 +142,7 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     become ``bounced``); the attempt is recorded all the same. One that retention has removed is passed over.
     """
     attempts: list[AttemptRow] = []
+    said: list[str] = []
     events: list[Event] = []
     for outcome in outcomes:
         recipient, status = outcome.recipient, outcome.status
@@ -152,10 +153,14 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
             attempts.append(
                 attempt_row(recipient.id, status, attempt, outcome.at, outcome.details, outcome.bounce_class)
             )
+            said.append(attempt.transcript if attempt is not None else "")
+            tally.count_attempt(db, outcome)
         events += outcome.events
         if outcome.suppress is not None or outcome.unsuppress:
             events += _change_suppression(db, outcome)
     insert_attempts(db, attempts)
+    if attempts:
+        transcripts.insert(db, said, outcomes[-1].at)
     insert_events(db, events)
 
 

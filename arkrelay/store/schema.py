@@ -154,6 +154,8 @@ _THIRD = (
     """CREATE TABLE warmups (
         lane TEXT PRIMARY KEY, step INTEGER NOT NULL, day INTEGER NOT NULL, sent INTEGER NOT NULL,
         deferred INTEGER NOT NULL) WITHOUT ROWID""",
+    # what was said in an attempt (policy/transcript.py), apart from it: it is forgotten earlier, and read seldom
+    "CREATE TABLE transcripts (attempt_id INTEGER PRIMARY KEY, at REAL NOT NULL, said TEXT NOT NULL)",
 )
 
 

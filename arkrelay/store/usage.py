@@ -32,7 +32,7 @@ _ADD = (
     "INSERT INTO counters (name, tenant_id, item, start, n) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET n = n + excluded.n"
 )
-_TENANTS = f"SELECT DISTINCT tenant_id FROM counters WHERE name = '{TOTAL}'"  # noqa: S608 -- our own word
+TENANTS = f"SELECT DISTINCT tenant_id FROM counters WHERE name = '{TOTAL}'"  # noqa: S608 -- our own word
 
 
 def start_of(at: float, length_s: int) -> int:
@@ -106,7 +106,7 @@ def sum_usage(conn: sqlite3.Connection, start: float, end: float, tenant_id: str
     spans = [(QUARTER, start, end)] if first >= last else [
         (QUARTER, start, first), (DAY, first, last), (QUARTER, last, end),
     ]  # fmt: skip
-    whose = f"IN ({_TENANTS})" if tenant_id is None else "= ?"
+    whose = f"IN ({TENANTS})" if tenant_id is None else "= ?"
     for name, since, until in spans:
         if since >= until:
             continue
@@ -145,7 +145,7 @@ def prune(db: sqlite3.Connection, before: float, limit: int) -> int:
     # primary key of counters: (name, tenant_id, start)
     rows = db.execute(
         f"SELECT name, tenant_id, start, item FROM counters WHERE name IN (?, ?, ?) AND start < ?"  # noqa: S608 -- our own words
-        f" AND tenant_id IN ({_TENANTS}) LIMIT ?",
+        f" AND tenant_id IN ({TENANTS}) LIMIT ?",
         (GRANTED, QUARTER, DAY, start_of(before, DAY_S), limit),
     ).fetchall()
     db.executemany("DELETE FROM counters WHERE name = ? AND tenant_id = ? AND start = ? AND item = ?", rows)

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from arkrelay.model.message import Envelope
 from arkrelay.model.reply import Failure, Reply, Stage
 from arkrelay.wire.commands import Prepared
+from arkrelay.wire.transcript import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Transaction:
     ``results`` stands beside ``envelope.recipients``. ``past_dot``: the final dot was written, so that a
     ``Failure`` at ``Stage.DOT`` leaves open whether the peer took the message (RFC 1047). ``untried``: the
     connection ended before the peer answered anything of this transaction; a kept connection may simply have been
-    too old, and the message can go to another one at once.
+    too old, and the message can go to another one at once. ``said`` is the conversation.
     """
 
     results: tuple[Reply | Failure, ...]
@@ -26,6 +27,7 @@ class Transaction:
     started_at: float  # Unix seconds
     duration_s: float
     untried: bool = False
+    said: Sequence[Entry] = ()
 
 
 NOTHING = Prepared(b".\r\n", 0)
@@ -77,6 +79,7 @@ class Exchange:
         "on_dot",
         "past_dot",
         "results",
+        "said",
         "sent",
         "started",
         "started_at",
@@ -101,6 +104,7 @@ class Exchange:
         self.written = False  # its first command is on the way
         self.answered = False  # the peer has answered some of it
         self.past_dot = False
+        self.said: list[Entry] = []
         self.started_at, self.started = time.time(), time.perf_counter()
 
     def fill(self, result: Reply | Failure) -> None:
@@ -112,4 +116,6 @@ class Exchange:
         if not self.future.done():
             results = tuple(one for one in self.results if one is not None)
             duration_s = time.perf_counter() - self.started
-            self.future.set_result(Transaction(results, self.past_dot, self.started_at, duration_s, untried))
+            self.future.set_result(
+                Transaction(results, self.past_dot, self.started_at, duration_s, untried, self.said)
+            )

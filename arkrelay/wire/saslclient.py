@@ -1,5 +1,6 @@
 """Our side of AUTH towards a smarthost (RFC 4954): which mechanism, and what to answer."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Collection
@@ -35,3 +36,10 @@ def answer(mechanism: str, step: int, challenge: bytes, username: str, secret: s
             return f"{username} {digest}".encode()
         case _:
             return None
+
+
+def forms(username: str, secret: str) -> list[bytes]:
+    """Return what the secret may look like in the words of a peer that repeats what it heard, the longest first."""
+    plain = secret.encode()
+    coded = [base64.b64encode(one).rstrip(b"=") for one in (initial("PLAIN", username, secret) or b"", plain)]
+    return sorted(filter(None, [plain, *coded]), key=len, reverse=True)

@@ -11,7 +11,7 @@ nobody can know any more which reply belongs to what.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -24,6 +24,7 @@ from arkrelay.wire.channel import Channel
 from arkrelay.wire.commands import Extensions, Prepared, prepare, render_group, unfit, unsafe
 from arkrelay.wire.exchange import STAGE, WHERE, Exchange, Step, Transaction
 from arkrelay.wire.replies import Heard, to_reply
+from arkrelay.wire.transcript import Entry
 
 log = structlog.get_logger()
 
@@ -54,6 +55,9 @@ class Session:
         self.transactions = 0  # begun so far
         self.policy = TlsPolicy.NONE  # on whose word TLS was demanded, set by who demanded it
         self.source = channel.source
+        self.site = ""  # whose connections it counts to; set by who connected, as is the next
+        self.set_up: Sequence[Entry] = ()  # what was said before the first transaction
+        self.opened = time.perf_counter()
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self.idle_since: float | None = self._loop.time()
@@ -197,6 +201,7 @@ class Session:
 
     def _answer(self, exchange: Exchange, heard: Heard) -> None:
         exchange.answered = True
+        exchange.said.append((time.perf_counter(), heard))
         if heard.code == 421:  # RFC 5321 §3.8: it closes, whatever was asked
             self._goodbye(exchange, heard)
         elif 300 <= heard.code < 400 and heard.code != 354:
@@ -275,6 +280,7 @@ class Session:
         if self._offset is not None and heard.code >= 400:
             exchange = self._line[0]
             exchange.answered = True
+            exchange.said.append((time.perf_counter(), heard))
             self._goodbye(exchange, heard)
         elif not self._line or heard.code == 421:
             self._channel.end(FailureKind.CLOSED, f"the peer closed ({heard.code})")
@@ -299,6 +305,7 @@ class Session:
                     return
             elif exchange.commands and not self._unanswered:
                 out.append(exchange.commands.pop(0))
+                exchange.said.append((time.perf_counter(), out[-1:]))
                 self._unanswered += 1
             if exchange.step < Step.DOT or not self.extensions.pipelining:
                 break  # what is behind must wait for the dot
@@ -318,16 +325,19 @@ class Session:
             exchange.commands = group[1:]
             del group[1:]
         self._unanswered += len(group)
+        exchange.said.append((exchange.started, group))
         return group
 
     def _content(self, exchange: Exchange, out: list[bytes]) -> bool:
         """Put the content into ``out``, or begin to write it by parts; False when this turn is over."""
         if not exchange.accepted:  # RFC 2920 §3.1: 354 with nobody to deliver to: end it with a lone dot
             exchange.step = Step.LONE_DOT
+            exchange.said.append((time.perf_counter(), [b".\r\n"]))
             exchange.resolve()
             out.append(b".\r\n")
         elif len(exchange.content.wire) > ONE_WRITE:
             self._offset = 0
+            exchange.said.append((time.perf_counter(), "the content begins"))
             self._upload()
             return False
         elif not self._dot(exchange):
@@ -370,6 +380,7 @@ class Session:
             self._channel.end(FailureKind.INTERNAL, "the attempt could not be written down")
             return False
         exchange.past_dot = True
+        exchange.said.append((time.perf_counter(), exchange.content.size_bytes))
         exchange.step = Step.DOT
         return True
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import datetime as dt
 import ipaddress
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -26,9 +27,11 @@ from arkrelay.wire.exchange import Transaction
 from arkrelay.wire.replies import Heard, to_reply
 from arkrelay.wire.session import Session
 from arkrelay.wire.tls import chain_of, opportunistic, tls_info, verifying
+from arkrelay.wire.transcript import Entry
 
 __all__ = ["Extensions", "Prepared", "Session", "Target", "Transaction", "connect", "prepare"]
 
+HIDDEN = b"***"  # what a transcript has in the place of a secret
 LONGEST_COMMAND = 510  # octets without CRLF, RFC 5321 §4.5.3.1.4
 
 _WHERE = {
@@ -70,20 +73,25 @@ class Target:
 class _Dialogue:
     """One question and one answer at a time."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, said: list[Entry]) -> None:
         self._channel = channel
+        self.said = said
+        self.secrets: list[bytes] = []  # that a peer might repeat
         self._waiter: asyncio.Future[Heard | Failure] | None = None
         self._stage = Stage.GREETING
         channel.owner = self
 
-    async def ask(self, line: bytes | None, stage: Stage, timeout_s: float) -> Heard | Failure:
-        """Send ``line`` and return the reply to it; None: only listen."""
+    async def ask(
+        self, line: bytes | None, stage: Stage, timeout_s: float, *, shown: bytes | None = None
+    ) -> Heard | Failure:
+        """Send ``line`` and return the reply to it; None: only listen. ``shown`` is said of it instead of itself."""
         self._stage = stage
         if self._channel.ended is not None:
             return self._failure(*self._channel.ended)
         self._waiter = asyncio.get_running_loop().create_future()
         if line is not None:
             self._channel.write(line + b"\r\n")
+            self.said.append((time.perf_counter(), [(shown or line) + b"\r\n"]))
         self._channel.arm(timeout_s)  # the deadline is the channel's: it ends the wait, in ``lost``
         waiter = self._waiter
         self._channel.listen()
@@ -101,13 +109,23 @@ class _Dialogue:
                 self._channel.transport.pause_reading()
             self._channel.disarm()
             self._waiter = None
+            reply = replies[0]
+            shown = self._without_secrets(reply) if self.secrets else reply
+            self.said.append((time.perf_counter(), shown))
             if not waiter.done():
-                waiter.set_result(replies[0])
+                waiter.set_result(reply if reply.code == 334 else shown)  # a challenge is answered as it came
 
     def lost(self, kind: FailureKind, detail: str) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(self._failure(kind, detail))
+
+    def _without_secrets(self, heard: Heard) -> Heard:
+        """Return a reply without our own secrets, which a peer may repeat in its words about them."""
+        lines = list(heard.lines)
+        for secret in self.secrets:
+            lines = [line.replace(secret, HIDDEN) for line in lines]
+        return Heard(heard.code, tuple(lines))
 
     def writable(self) -> None:
         pass  # no command is long enough to fill the buffer
@@ -118,13 +136,30 @@ class _Dialogue:
 
 
 async def connect(
-    target: Target, timeouts: Timeouts, *, permit: Callable[[str], str | None] | None = None
+    target: Target,
+    timeouts: Timeouts,
+    *,
+    permit: Callable[[str], str | None] | None = None,
+    said: list[Entry] | None = None,
 ) -> Session | Reply | Failure:
     """Return a session on which mail can be sent, or why there is none; then nothing is left open.
 
     ``permit`` gets the address before the connection and that of the connected socket after it, before any octet
-    is sent; a reason that it returns ends the matter with ``FORBIDDEN``.
+    is sent; a reason that it returns ends the matter with ``FORBIDDEN``. What is said on the way is put behind what
+    ``said`` has, which may be the walk over other hosts.
     """
+    said = [] if said is None else said
+    result = await _connect(target, timeouts, permit, said)
+    if isinstance(result, Failure):
+        said.append((time.perf_counter(), str(result)))
+    return result
+
+
+async def _connect(
+    target: Target, timeouts: Timeouts, permit: Callable[[str], str | None] | None, said: list[Entry]
+) -> Session | Reply | Failure:
+    source = "" if target.source_address is None else f" from {target.source_address}"
+    said.append((time.perf_counter(), f"connecting to {target.host}, {target.address} port {target.port}{source}"))
     if permit is not None and (reason := permit(target.address)) is not None:
         return Failure(FailureKind.FORBIDDEN, Stage.CONNECT, reason)
     loop = asyncio.get_running_loop()
@@ -141,7 +176,8 @@ async def connect(
         if permit is not None and (reason := permit(peer[0])) is not None:
             result = Failure(FailureKind.FORBIDDEN, Stage.CONNECT, reason)
             return result
-        result = await _SetUp(channel, target, timeouts).run((peer[0], peer[1]))
+        said.append((time.perf_counter(), "connected"))
+        result = await _SetUp(channel, target, timeouts, said).run((peer[0], peer[1]))
         return result
     finally:
         if not isinstance(result, Session):  # also when we were cancelled
@@ -172,9 +208,9 @@ async def _open(
 class _SetUp:
     """The steps from a connected socket to a session; the first one that fails ends it."""
 
-    def __init__(self, channel: Channel, target: Target, timeouts: Timeouts) -> None:
-        self._channel, self._target, self._timeouts = channel, target, timeouts
-        self._dialogue = _Dialogue(channel)
+    def __init__(self, channel: Channel, target: Target, timeouts: Timeouts, said: list[Entry]) -> None:
+        self._channel, self._target, self._timeouts, self._said = channel, target, timeouts, said
+        self._dialogue = _Dialogue(channel, said)
         self._tls: TlsInfo | None = None
         self._extensions = Extensions()
 
@@ -240,6 +276,8 @@ class _SetUp:
             if wrong is not None:
                 return _tls_failure(f"DANE: {wrong}", TlsResult.TLSA_INVALID)
             self._tls = replace(self._tls, verified=True)
+        proved = "the host is proved" if self._tls.verified else "the host is not proved"
+        self._said.append((time.perf_counter(), f"{self._tls.version}, {self._tls.cipher}, {proved}"))
         return None
 
     async def _promise(self) -> Failure | None:
@@ -258,13 +296,16 @@ class _SetUp:
         if mechanism is None:
             return Failure(FailureKind.PROTOCOL, Stage.AUTH, "the peer offers no AUTH mechanism that we speak")
         line = f"AUTH {mechanism}".encode()
+        shown = line + b" " + HIDDEN
+        self._dialogue.secrets = saslclient.forms(target.username, target.secret)
         first = saslclient.initial(mechanism, target.username, target.secret)
         if first is not None and len(line) + 1 + len(encoded := base64.b64encode(first)) <= LONGEST_COMMAND:
             line += b" " + encoded
         step = 0
         while True:
-            heard = await self._dialogue.ask(line, Stage.AUTH, self._timeouts.command_s)
+            heard = await self._dialogue.ask(line, Stage.AUTH, self._timeouts.command_s, shown=shown)
             if isinstance(heard, Failure) or heard.code != 334:
+                self._dialogue.secrets = []
                 return _unless_ok(heard, Stage.AUTH)
             try:
                 challenge = base64.b64decode(heard.lines[0], validate=True)
@@ -275,7 +316,7 @@ class _SetUp:
             answer = saslclient.answer(mechanism, step, challenge, target.username, target.secret)
             if answer is None:
                 return Failure(FailureKind.PROTOCOL, Stage.AUTH, f"a challenge too many for {mechanism}")
-            line, step = base64.b64encode(answer), step + 1
+            line, shown, step = base64.b64encode(answer), HIDDEN, step + 1
 
 
 def _unless_ok(heard: Heard | Failure, stage: Stage) -> Reply | Failure | None:

@@ -219,6 +219,7 @@ EXAMPLES: dict[str, Example] = {
     "queue.release": Example(TENANT, body=one_id, foreign=nothing_done),
     "queue.delete": Example(TENANT, body=one_id, foreign=nothing_done),
     "why.retrieve": Example(FOREIGN, "q={emailId}"),
+    "explain.retrieve": Example(TENANT, "reply=550+5.7.1+spam&provider=google"),
     "events.list": Example(TENANT, "after=0&limit=1"),
     "status.retrieve": Example(ORGANISATION),
     "control.reload": Example(ORGANISATION),

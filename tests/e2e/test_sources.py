@@ -144,7 +144,7 @@ async def test_what_a_site_refuses_from_one_address_goes_from_another(tmp_path: 
         async with Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=more, delivery=delivery) as relay:
             await relay.call("POST", f"/v1/lanes/site.test@{THREE}/rest")  # so that the other one is asked first
             tokens = [await relay.send(f"n{number}@rcpt.test") for number in range(12)]
-            await relay.until(f"/v1/why?q={tokens[-1]}", lambda one: "a person ordered it to rest" in str(one))
+            await relay.until(f"/v1/why?q={tokens[-1]}", lambda one: "lets site.test@127.0.0.3 rest" in str(one))
             await relay.call("POST", f"/v1/lanes/site.test@{THREE}/resume")
             shown = await sent(relay, *tokens)
             assert {one.client for one in mx.messages} == {THREE}

@@ -323,3 +323,45 @@ class TestSuppression:
         ran = program("suppression", "list", "--tenant", "nobody")
         assert ran.code == 1
         assert "there is: acme" in ran.err
+
+
+def test_message_show_prints_what_was_said_with_its_times(program: Program, daemon: Double) -> None:
+    said = [
+        {"ms": 0, "who": "note", "line": "connecting to mx.example.net, 192.0.2.1 port 25"},
+        {"ms": 12, "who": "peer", "line": "220 mx \x1b[2J"},
+        {"ms": 1512, "who": "we", "line": "EHLO relay.example.com"},
+    ]
+    tried = {**DETAIL["deliveries"][0], "remoteHost": "mx.example.net", "transcript": said}  # type: ignore[index]  # a row of our own
+    daemon.answers = {"GET /v1/emails/tok1": {**DETAIL, "deliveries": [tried, {**tried, "transcript": None}]}}
+    ran = program("message", "show", "tok1", "--transcript")
+    assert ran.code == 0
+    assert daemon.asked[0].query == {"expand": "deliveries"}
+    head, columns, *lines, empty, _, not_kept = ran.out.splitlines()
+    assert head.endswith("softfail  451  mx.example.net")
+    assert columns.split() == ["MS", "TOOK"]
+    assert lines == [
+        "        0        0    connecting to mx.example.net, 192.0.2.1 port 25",
+        "       12       12  < 220 mx \ufffd[2J",
+        "     1512     1500  > EHLO relay.example.com",
+    ]
+    assert empty == ""
+    assert "not kept" in not_kept
+
+
+@pytest.mark.parametrize("flags", [("--raw", "--transcript"), ("--json", "--transcript")])
+def test_message_show_does_one_thing_at_a_time(program: Program, flags: tuple[str, ...]) -> None:
+    assert program("message", "show", "tok1", *flags).code == 2
+
+
+def test_explain_asks_the_daemon_and_answers_alone_without_one(program: Program, daemon: Double) -> None:
+    daemon.answers = {"GET /v1/explain": (403, {"success": False, "error": {"code": "x", "message": "not you"}})}
+    denied = program("explain", "--provider", "google", "550 5.7.1", "spam")
+    assert denied.code == 1
+    assert "not you" in denied.err
+    assert daemon.asked[0].query == {"reply": "550 5.7.1 spam", "provider": "google"}
+    alone = program("explain", "-c", "/nonexistent/arkrelay.toml", "550 5.1.1 no such user")
+    assert alone.code == 0
+    assert "counts need the daemon" in alone.out
+    assert "There is no such address: refused for good, by the fault of the recipient's address." in alone.out
+    assert program("explain", "250 ok").code == 1
+    assert program("explain", "--host", "a", "--provider", "b", "550").code == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from arkrelay.model.attempt import BLAMES_RECIPIENT, BounceClass, Classified
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.policy.classify import BEFORE_MAIL, HINT_MAX_S, Rule, Rules, _status, classify, plain, wait_hint
+from arkrelay.policy.classify import BEFORE_MAIL, HINT_MAX_S, Rule, Rules, classify, plain, status_of, wait_hint
 from arkrelay.policy.phrases import Phrase
 
 RULES = Rules.load()
@@ -79,7 +79,7 @@ def test_every_phrase_is_what_some_row_is_decided_by() -> None:
     for row in ROWS:
         reply = read_row(row["reply"], "rcpt")
         if 400 <= reply.code < 600:
-            found.add(RULES.find(reply.code, _status(reply), plain(reply.text, reply.enhanced)))
+            found.add(RULES.find(reply.code, status_of(reply), plain(reply.text, reply.enhanced)))
     assert [rule.source for rule in RULES.all if rule.text and rule not in found] == []
 
 
@@ -208,7 +208,7 @@ def test_a_5xx_names_no_wait() -> None:
     assert classify(Reply(550, None, "try again in 300 seconds", Stage.RCPT), RULES, attempts=1).wait_s is None
 
 
-def test_plain_text_is_lower_case_without_addresses_and_its_own_status() -> None:
+def test_plain_text_is_lower_case_without_addresses_and_its_ownstatus_of() -> None:
     text = "The  Account\t<A@B.example> that you 5.1.1 tried isn\u2019t known"
     assert plain(text, "5.1.1") == "the account @ that you tried isn?t known"
 

@@ -9,8 +9,10 @@ from unit.relay.rig import Rig
 
 from arkrelay.model.errors import NotFound
 from arkrelay.model.message import Door, Message, Recipient, Status
+from arkrelay.policy.pace import Order
 from arkrelay.policy.schedule import Lane
-from arkrelay.relay.why import Why, about, lane_sentence, next_attempt_at, sentence, when, why
+from arkrelay.policy.sentences import lane_sentence, sentence, when
+from arkrelay.relay.why import Why, about, next_attempt_at, why
 
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 MESSAGE = Message(1, "acme", Door.SMTP, None, NOW, "<1@sender.test>", "a@sender.test", "sender.test", "a@sender.test")
@@ -46,6 +48,12 @@ def resting(until: float, **changes: Any) -> Lane:
             "Waits because rcpt.test could not be reached (connection refused); tried again 2027-01-15 08:01:00 UTC"
             " (in 1 min).",
             id="behind-a-resting-lane",
+        ),
+        pytest.param(
+            recipient(Status.PENDING, uncertain=1, reason="the process ended: it may have arrived", due_at=NOW + 90),
+            None,
+            "Waits to be sent again 2027-01-15 08:01:30 UTC (in 1 min 30 s): the process ended: it may have arrived.",
+            id="uncertain",
         ),
         pytest.param(
             recipient(Status.SOFTFAIL, attempts=1, due_at=NOW + 300),
@@ -132,6 +140,78 @@ async def test_a_pause_of_everything_is_the_reason_of_all_that_waits(rig: Rig) -
     assert answer.sentence == "Waits because nothing is sent at the moment: the disk is full."
     (answer,) = await why(held.token, rig.store, rig.queue)
     assert answer.sentence.startswith("Held, ")
+
+
+async def test_whoever_waits_for_a_limit_or_an_order_is_told_which(rig: Rig) -> None:
+    now, queue = time.time(), rig.queue
+    one, other = replace(rig.recipient(), due_at=now), replace(rig.recipient("bob@other.test"), due_at=now)
+    lane, pace = queue.schedule.lane("rcpt.test"), queue.pace
+
+    def said(of: Recipient = one) -> str:
+        return about(of, queue, now).sentence
+
+    lane.site = "google"
+    lane.connections = 1
+    assert said() == "Waits for a connection to google, which is being made."
+    lane.connections, lane.sessions = 3, 2
+    assert said() == (
+        "Waits for its turn, or is being sent now: 2 of 3 connections to google are at work, 0 wait in memory."
+    )
+    lane.connections = lane.sessions = 0
+    for _ in range(5):
+        pace.connected("google")
+    queue.wait_for(lane, ["google"])
+    assert said() == "Waits for a free connection to google: 5 of 5 in use."
+    queue.wait_for(lane, ["google@192.0.2.1", "google@192.0.2.2"])
+    assert said() == (
+        "Waits for a free connection to google@192.0.2.1: 0 of 5, or to google@192.0.2.2: 0 of 5 in use."
+    )
+    queue.wait_for(lane, ["google"])
+    assert said(replace(one, attempts=1, status=Status.SOFTFAIL, due_at=now + 60)).startswith(
+        "Deferred after 1 attempt"
+    )
+    assert (await why("rcpt.test", rig.store, queue))[0].sentence == (
+        "rcpt.test waits for a free connection to google: 5 of 5 in use."
+    )
+    queue.connections = queue.most_connections
+    queue.hand_over([other], b"x", 1)
+    assert said(other) == "Waits for a free connection: all 200 are in use ([delivery] concurrency)."
+    queue.stopping = True
+    assert said() == "Waits because the service is being stopped; it goes on when it has started again."
+
+
+async def test_a_rest_is_told_with_who_ordered_it_and_when_it_ends(rig: Rig) -> None:
+    now, queue = time.time(), rig.queue
+    waits, lane, pace = replace(rig.recipient(), due_at=now), queue.schedule.lane("rcpt.test"), queue.pace
+
+    def said() -> str:
+        return about(waits, queue, now).sentence
+
+    def rests(reason: str, *, of: str) -> str:
+        lane.site, lane.rest_site = "google", of
+        queue.schedule.rest(lane, now + 60, reason)
+        return when(now + 60, now)
+
+    until = rests("connection refused", of="google")
+    assert said() == f"Waits because rcpt.test could not be reached (connection refused); tried again {until}."
+    until = rests("an internal error (KeyError)", of="")
+    assert said() == f"Waits because of an internal error (KeyError); tried again {until}."
+    pace.order("google", Order(rate=0.05))
+    pace.connected("google")
+    pace.started("google", now)
+    until = rests("a person set its limits", of="")
+    assert said() == (
+        f"Waits because google gets no more than 3 messages a minute (a person set its limits); goes on {until}."
+    )
+    pace.block("google", now, 0, "550 listed")
+    until = rests("550 listed", of="google")
+    assert said() == f"Waits because google does not want our address (550 listed); tried again {until}."
+    pace.order("google", Order(rest=True))
+    assert said() == (
+        "Waits because a person lets google rest, until somebody ends that (arkrelay lane resume google)."
+    )
+    assert next_attempt_at(waits, queue, now) is None
+    assert (await why("rcpt.test", rig.store, queue))[0].sentence.startswith("rcpt.test waits because a person lets")
 
 
 async def test_the_next_time_is_that_of_the_sentence(rig: Rig) -> None:
