@@ -10,7 +10,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
 
@@ -21,11 +20,10 @@ from arkrelay.policy.describe import tenant_gone
 from arkrelay.relay.operate import Operator, Selection, Verb
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
-from arkrelay.store import requests
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
 from arkrelay.store.deadlines import lease_expired
-from arkrelay.store.prune import REQUESTS, expired_held, prune_step, vacuum_step
+from arkrelay.store.prune import expired_held, prune_step, vacuum_step
 from arkrelay.store.queue import tenants_waiting
 
 log = structlog.get_logger()
@@ -34,7 +32,6 @@ DISK_S = 2.0  # between looks at the disk
 EXPIRY_S = 10.0  # between looks at what waits beyond the end of its own lifetime
 EXPIRY_BATCH = 500  # rows in one write
 PRUNE_S = 60.0  # between looks at what is past its retention
-FOREVER_S = 1e10  # three centuries: what a retention of 0 means
 STEP_PAUSE_S = 0.05  # between two steps, so that the writer is mostly free for mail
 
 
@@ -106,16 +103,7 @@ class Upkeep:
             for recipient in await self._store.read(lambda db: expired_held(db, now - retention.held_s)):
                 days = retention.held_s / 86400
                 self._settler.settle(outcomes.fail(recipient, f"Held for {days:g} days and not released", now))
-        kept = replace(
-            retention,
-            content_s=retention.content_s or FOREVER_S,
-            messages_s=retention.messages_s or FOREVER_S,
-            events_s=retention.events_s or FOREVER_S,
-            request_log_s=retention.request_log_s or FOREVER_S,
-        )
-        await self._steps(lambda db: prune_step(db, now, kept))
-        if not retention.request_log_s:  # no log: what was recorded before goes too
-            await self._steps(lambda db: requests.prune(db, FOREVER_S, REQUESTS))
+        await self._steps(lambda db: prune_step(db, now, retention))
         await self.vacuum()
 
     async def end_expired(self) -> None:

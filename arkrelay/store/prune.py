@@ -13,6 +13,7 @@ from arkrelay.store import bodies, hooks, peertls, receipts, requests, tally, tr
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
+FOREVER_S = 1e10  # three centuries
 STEP = 200  # messages looked at in one step; a message costs up to some 50 µs to delete
 EVENTS = 1000
 PAGES = 256  # given back to the file system in one step: 2 MB
@@ -34,18 +35,20 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     """Forget some of what is older than ``retention`` allows; return True when there is more to do.
 
     Content, messages (with recipients and attempts), events, transcripts, expired notes on hosts and old usage. Mail
-    that is queued, held or in hand keeps everything but its older events and transcripts, whatever its age.
+    that is queued, held or in hand keeps everything but its older events and transcripts, whatever its age. A
+    retention of 0 keeps for ever, but for requests and transcripts, of which it keeps none.
     """
-    more = _prune_content(db, now - retention.content_s, step)
-    more |= _prune_messages(db, now - retention.messages_s, step)
-    more |= _prune_events(db, now - retention.events_s)
+    messages_s = retention.messages_s or FOREVER_S
+    more = _prune_content(db, now - (retention.content_s or FOREVER_S), step)
+    more |= _prune_messages(db, now - messages_s, step)
+    more |= _prune_events(db, now - (retention.events_s or FOREVER_S))
     more |= transcripts.prune(db, now - retention.transcripts_s, TRANSCRIPTS)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
-    more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
+    more |= hooks.prune(db, now - (retention.request_log_s or FOREVER_S), EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
     more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE
     more |= tally.prune(db, now - tally.KEPT_S, USAGE)
-    more |= peertls.prune(db, now, now - retention.messages_s, TLS_RESULTS)
+    more |= peertls.prune(db, now, now - messages_s, TLS_RESULTS)
     # primary key of clear_text_hosts
     db.execute("DELETE FROM clear_text_hosts WHERE until <= ?", (now,))
     return more

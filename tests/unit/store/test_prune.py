@@ -62,6 +62,17 @@ async def test_content_goes_first_then_the_message_then_nothing_is_left(store: S
     assert await prune_all(store, NOW + 62 * DAY) == 1
 
 
+async def test_a_retention_of_nothing_keeps_for_ever(store: Store) -> None:
+    one = await accept(store, at=NOW)
+    await settle(store, one)
+    for_ever = Retention(content_s=0, messages_s=0, events_s=0)
+    while await store.write(lambda db: prune.prune_step(db, NOW + 3650 * DAY, for_ever)):
+        pass
+    assert await has_content(store, one)
+    for table in ("messages", "recipients", "attempts", "events"):
+        assert await store.read(partial(count, table=table)) > 0
+
+
 @pytest.mark.parametrize("state", ["pending", "softfail", "held", "leased"])
 async def test_undelivered_mail_keeps_everything_whatever_its_age(store: Store, state: str) -> None:
     one = await accept(store, leased=state == "leased", status=Status.HELD if state == "held" else Status.PENDING)
