@@ -98,6 +98,7 @@ class Attempt:
     port: int | None = None
     tls: TlsInfo | None = None
     policy: TlsPolicy | None = None  # on whose word TLS was demanded; None: no peer was spoken to
+    site: str = ""  # what its connections are counted under: a provider, or the zone of its hosts
     dsn: bool = False  # the peer offers RFC 3461: it is the one who tells the sender of success
 
 
