@@ -81,7 +81,7 @@ class Message(Answer):
 
 
 class Filtered(Paged):
-    """Which entries; ``stream`` empty text means those that cover all mail."""
+    """Which entries."""
 
     reason: str | None = None
     cause: Cause | None = None
