@@ -19,7 +19,7 @@ from arkrelay.config.live import Live
 from arkrelay.mail.mime import head_and_body
 from arkrelay.mail.report import parse_report
 from arkrelay.model.attempt import BLAMES_RECIPIENT
-from arkrelay.model.errors import NotFound
+from arkrelay.model.errors import NotFound, Refused
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.outcome import Outcome
@@ -39,6 +39,8 @@ from arkrelay.store.history import insert_events, list_attempts
 log = structlog.get_logger()
 
 INLINE_BYTES = 32_768  # of a report that is read on the event loop: some 0.5 ms
+PATIENCE_S = 5.0  # for a delivery to end before its bounce is taken
+POLL_S = 0.05  # the longest that an outcome waits for the writer
 DIGEST_BYTES = 65_536  # of a body, by which a copy is known
 
 
@@ -101,6 +103,8 @@ class Inbound:
         return next((one for one in found if one is not None), None)
 
     async def _apply(self, recipient_id: int, report: Report, mailbox: Mailbox, content: bytes) -> None:
+        if report.kind is ReportKind.BOUNCE:
+            await self._until_settled(recipient_id)
         now = time.time()
         site = await self._site(recipient_id)
         burst = self._bursts.burst(site, now) if site else None
@@ -128,6 +132,17 @@ class Inbound:
             blamed = outcome.bounce_class in BLAMES_RECIPIENT
             percent, least = settings.burst_percent, settings.burst_recipients
             self._bursts.note(site, now, blamed=blamed, percent=percent, least=least)
+
+    async def _until_settled(self, recipient_id: int) -> None:
+        """Return when no delivery has the recipient in hand; raises Refused, temporary, when one keeps it for long.
+
+        A peer on the same network reports within milliseconds, before it is on disk that it took the message.
+        """
+        ends_at = time.monotonic() + PATIENCE_S
+        while await self._store.read(lambda db: rows.in_hand(db, recipient_id)):
+            if time.monotonic() > ends_at:
+                raise Refused(451, "4.3.0", "Its delivery is still under way, try again later")
+            await asyncio.sleep(POLL_S)
 
     def _job(
         self,

@@ -1,5 +1,6 @@
 """Port 25: our return paths, feedback and postmaster, and nobody else; what comes there touches one recipient."""
 
+import asyncio
 import errno
 import sqlite3
 import time
@@ -13,9 +14,11 @@ from arkrelay.mail.verp import LIFETIME_S
 from arkrelay.model.attempt import BounceClass
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Door, Message, Recipient, Status
+from arkrelay.model.outcome import Outcome
 from arkrelay.model.report import ReportKind
 from arkrelay.model.suppression import Cause
 from arkrelay.policy.payloads import payload_of
+from arkrelay.relay import inbound
 from arkrelay.smtpd import bounces
 from arkrelay.store import history, queue, reports, suppressions
 from arkrelay.store.accept import Insertion, insert_messages
@@ -427,6 +430,25 @@ async def test_the_third_full_mailbox_of_a_week_suppresses(tmp_path: Path) -> No
         found = await rig.store.read(lambda db: suppressions.get(db, "acme", "bob@dest.test"))
         assert found is not None
         assert (found.reason, found.bounce_class) == ("mailbox full", BounceClass.MAILBOX_FULL)
+
+
+async def test_a_bounce_that_comes_before_its_delivery_is_on_disk_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, BOUNCES) as rig:
+        bob = await sent(rig, status=Status.PENDING, attempts=0, due_at=NOW)
+        (claimed,) = await rig.store.write(lambda db: queue.claim(db, "dest.test", "acme", NOW, 1, 1))
+        to = f"{mark_of(rig, bob)}@rp.relay.test"
+        with monkeypatch.context() as impatient:
+            impatient.setattr(inbound, "PATIENCE_S", 0.0)
+            await report(rig, "exim-text", to, code=451)
+        assert await rig.store.read(lambda db: reports.list_reports(db, bob.id)) == []
+        task = asyncio.create_task(report(rig, "exim-text", to))
+        await rig.store.write(
+            lambda db: queue.apply(db, [Outcome(claimed, NOW, Status.SENT, "taken", 1, details="taken")])
+        )
+        await task
+        assert (await state(rig, bob)).status is Status.BOUNCED
 
 
 async def test_a_database_in_trouble_is_the_senders_to_wait_for_and_nothing_is_half_done(
