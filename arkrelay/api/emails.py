@@ -17,7 +17,7 @@ from arkrelay.model.errors import NotFound
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.model.peertls import TlsPolicy
 from arkrelay.relay.operate import Verb
-from arkrelay.relay.why import about, next_attempt_at
+from arkrelay.relay.why import about, next_attempt_at, with_reports
 from arkrelay.store import bodies, history
 from arkrelay.store import queue as rows
 from arkrelay.store.find import Filters
@@ -281,7 +281,7 @@ async def why(ask: Ask[Nothing, Nothing]) -> EmailWhy:
         tenant_id=recipient.message.tenant_id,
         status=recipient.status,
         hold_reason=recipient.hold_reason,
-        sentences=[told(about(recipient, ask.parts.queue, now))],
+        sentences=[told(await with_reports(about(recipient, ask.parts.queue, now), recipient, ask.parts.store))],
         next_retry_at=next_at,
         next_retry_at_iso=iso(next_at),
     )

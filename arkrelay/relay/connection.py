@@ -11,7 +11,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
 
@@ -198,7 +197,6 @@ class Connection:
                 return
             self._ended += 1
             self._judge_site(attempt, session)
-            attempt = replace(attempt, site=self._site)
             outcome = self._settler.attempted(recipient, attempt, lambda: self._journal.end(slot))
             self._heed(outcome.lane, str(attempt.result))
             self._queue.finished(recipient)

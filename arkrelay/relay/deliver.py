@@ -105,6 +105,7 @@ class Courier:
             session = await self._try(candidate, plan)
             if isinstance(session, Session):
                 session.policy = candidate.demand.policy
+                session.site = plan.site
                 return session
             log.info("host_failed", host=candidate.host, address=candidate.address, reply=str(session))
             if last is None or not _lacks_requiretls(session):  # an earlier host may do later what this never will
@@ -146,6 +147,7 @@ class Courier:
                 session.port,
                 session.tls,
                 session.policy,
+                session.site,
                 dsn=session.extensions.dsn,
             )
             done(attempt, slot, transaction.untried)

@@ -53,6 +53,7 @@ class Session:
         self.address, self.port = peer
         self.transactions = 0  # begun so far
         self.policy = TlsPolicy.NONE  # on whose word TLS was demanded, set by who demanded it
+        self.site = ""  # what its connections are counted under, set likewise
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self.idle_since: float | None = self._loop.time()
