@@ -22,7 +22,7 @@ PER_PAGE = 100  # Ark contract §3: the most
 PART = 500  # addresses in one request
 COLUMNS = ("address", "reason", "createdAt", "stream", "cause", "classification")
 CLASSES = tuple(dict.fromkeys(name for name, _ in REST_CLASS.values()))
-CAUSES = tuple(Cause)
+CAUSES = tuple(one.value for one in Cause)
 
 
 @click.group("suppression")
@@ -175,7 +175,7 @@ def undo_suppressions(
     removed, shown = data.get("removed", 0), len(data.get("addresses", []))
     if removed > shown:
         output.note(f"and {removed - shown} more")
-    output.note(f"{removed} addresses {'would be' if dry_run else 'are'} no longer suppressed")
+    output.note(f"{'would be taken' if dry_run else 'taken'} off the list: {removed}")
 
 
 @suppression_command.command("export")
@@ -258,9 +258,8 @@ def import_suppressions(
     for text in files.numbers(found.passed):
         output.note(f"skipped: {output.clean(text)}")
     if dry_run:
-        output.say(f"{len(found.rows)} addresses to import ({found.form}), {len(found.passed)} lines skipped")
+        output.say(f"to import: {len(found.rows)}, lines skipped: {len(found.passed)} ({found.form})")
     else:
         output.say(
-            f"{added} addresses are suppressed now, {present} were before, {len(found.passed)} lines skipped"
-            f" ({found.form})"
+            f"added: {added}, on the list before: {present}, lines skipped: {len(found.passed)} ({found.form})"
         )

@@ -13,6 +13,7 @@ from arkrelay.mail.wording import wording
 from arkrelay.model.report import Finding
 
 READ = 8000  # characters; who fails says so at the beginning
+ENOUGH = 20  # characters of a reason
 
 _ADDRESS = re.compile(r"(?:mailto:)?([^\s<>()\[\]:;,\"'|@]{1,64}@[A-Za-z0-9.-]{1,190}[A-Za-z0-9])")
 # A reply within prose: introduced, or with a status code, or at the start of a line.
@@ -70,9 +71,10 @@ def _reply(text: str, said: str) -> tuple[int, str, str]:
 
 
 def _paragraphs(said: str) -> str:
-    """Return the words that tell why: from the first address on, or else all of them."""
+    """Return the words that tell why: those behind the first address, and what stands before if they are few."""
     at = _ADDRESS.search(said)
-    start = at.start() if at is not None else 0
-    words = " ".join(said[start:].split())
-    before = " ".join(said[:start].split())
-    return (words if len(words) > 60 else f"{words} {before}".strip())[:TEXT]
+    if at is None:
+        return " ".join(said.split())[:TEXT]
+    words = " ".join(said[at.end() :].split()).lstrip(">:)]'\" ")
+    before = " ".join(said[: at.start()].split())
+    return (words if len(words) > ENOUGH else f"{words} {before}".strip())[:TEXT]

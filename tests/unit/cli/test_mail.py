@@ -310,7 +310,7 @@ class TestSuppression:
         (home / "list.csv").write_text(text.replace("reason;x", "reason"), encoding="utf-8", newline="")
         daemon.answers = {f"POST {PATH}/import": {"added": 1, "present": 1}}
         ran = program("suppression", "import", str(home / "list.csv"))
-        assert (ran.code, ran.out) == (0, "1 addresses are suppressed now, 1 were before, 0 lines skipped (csv)\n")
+        assert (ran.code, ran.out) == (0, "added: 1, on the list before: 1, lines skipped: 0 (csv)\n")
         assert daemon.asked[0].body["entries"] == [
             {"address": "b@x.test", "reason": "why"},
             {"address": "c@x.test", "reason": "imported"},
@@ -336,7 +336,7 @@ class TestSuppression:
         (home / "list.csv").write_text("address\nb@x.test\nnonsense\nc@@x.test\nd@x.test\n")
         daemon.answers = {f"POST {PATH}/import": {"added": 2, "present": 0}}
         dry = program("suppression", "import", "--dry-run", str(home / "list.csv"))
-        assert dry.out == "2 addresses to import (csv), 2 lines skipped\n"
+        assert dry.out == "to import: 2, lines skipped: 2 (csv)\n"
         assert not daemon.asked
         ran = program("suppression", "import", "--skip-bad", "--reason", "old list", str(home / "list.csv"))
         assert ran.code == 0
@@ -348,11 +348,13 @@ class TestSuppression:
         daemon.answers = {f"POST {PATH}/undo": {"removed": 3, "addresses": ["b@x.test"], "dryRun": True}}
         ran = program("suppression", "undo", "--class", "invalid_recipient", "--since", "2026-01-31", "--dry-run")
         assert (ran.code, ran.out) == (0, "b@x.test\n")
-        assert "and 2 more\n3 addresses would be no longer suppressed" in ran.err
+        assert "and 2 more\nwould be taken off the list: 3" in ran.err
         assert daemon.asked[0].body == {
             "classification": "invalid_recipient", "since": "2026-01-31", "dryRun": True,
         }  # fmt: skip
         assert program("suppression", "undo").code == 2
+        daemon.answers = {f"POST {PATH}/undo": {"removed": 0, "addresses": [], "dryRun": False}}
+        assert program("suppression", "undo", "--cause", "import").code == 0
 
     def test_an_unknown_tenant_is_told_with_those_that_are(self, program: Program) -> None:
         ran = program("suppression", "list", "--tenant", "nobody")
