@@ -169,7 +169,15 @@ class Daemon:
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
         self.submitter = Submitter(
-            self.store, live, self.signing, self.queue, self.domains, self.meter, self.upkeep, self.metrics
+            self.store,
+            live,
+            self.signing,
+            self.queue,
+            self.domains,
+            self.meter,
+            self.upkeep,
+            self.metrics,
+            return_paths,
         )
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None

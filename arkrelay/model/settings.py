@@ -104,6 +104,11 @@ class Public:
     )
     spf_host: str = setting("SPF include target. Default spf.<hostname>.", Kind.HOST, "")
     track_host: str = setting("CNAME target of track domains. Default track.<hostname>.", Kind.HOST, "")
+    complaint_address: bool = setting(
+        "Say in each message where complaints about it go (RFC 9477), as fbl@psrp.<sender domain>.",
+        Kind.BOOLEAN,
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
