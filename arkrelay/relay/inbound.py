@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import structlog
 
@@ -74,23 +74,25 @@ class Inbound:
         self._bursts = bursts
         self._site_of = site_of
 
-    async def take(self, mailbox: Mailbox, content: bytes) -> bool:
-        """Do what the message means; return False when it is for a person, because it is about no recipient.
+    async def take(self, mailboxes: Iterable[Mailbox], content: bytes) -> bool:
+        """Do what a message to these mailboxes means; return False when a person must read it.
 
-        On return it is on disk; raises ``StoreError`` when that is not possible, and then nothing was done.
+        On return it is on disk; raises ``StoreError`` when that is not possible. What was done before then is not
+        done again when the message comes again.
         """
-        if mailbox.purpose is Purpose.POSTMASTER:
-            return False
-        report = await self._read(content)
-        recipient_id = mailbox.recipient_id
-        if mailbox.purpose is Purpose.FEEDBACK:
-            recipient_id = self._reported(report) if report.kind is ReportKind.COMPLAINT else None
-            if recipient_id is None:
-                return False
-        if recipient_id is None:
-            return False
-        await self._apply(recipient_id, report, mailbox, content)
-        return True
+        report: Report | None = None
+        for_person = False
+        for mailbox in mailboxes:
+            recipient_id = mailbox.recipient_id
+            if mailbox.purpose is not Purpose.POSTMASTER:
+                report = report or await self._read(content)
+                if mailbox.purpose is Purpose.FEEDBACK:
+                    recipient_id = self._reported(report)
+            if report is None or recipient_id is None:
+                for_person = True
+            else:
+                await self._apply(recipient_id, report, mailbox, content)
+        return not for_person
 
     async def _read(self, content: bytes) -> Report:
         if len(content) <= INLINE_BYTES:
@@ -98,6 +100,9 @@ class Inbound:
         return await asyncio.to_thread(parse_report, content)
 
     def _reported(self, report: Report) -> int | None:
+        """Return whom a complaint is about: the first whose return path it carries. None: nobody, or it is none."""
+        if report.kind is not ReportKind.COMPLAINT:
+            return None
         now = time.time()
         found = (self.mailboxes.recipient_of(mark, now) for mark in report.marks)
         return next((one for one in found if one is not None), None)
@@ -126,12 +131,8 @@ class Inbound:
             return
         self._metrics.reports.labels(taken.kind).inc()
         self._log(taken, report)
-        outcome = taken.outcome
-        if outcome is not None and site and self._live.snapshot.settings.suppression.bounces:
-            settings = self._live.snapshot.settings.suppression
-            blamed = outcome.bounce_class in BLAMES_RECIPIENT
-            percent, least = settings.burst_percent, settings.burst_recipients
-            self._bursts.note(site, now, blamed=blamed, percent=percent, least=least)
+        if taken.outcome is not None and site:
+            self._count(taken.outcome, site, now)
 
     async def _until_settled(self, recipient_id: int) -> None:
         """Return when no delivery has the recipient in hand; raises Refused, temporary, when one keeps it for long.
@@ -199,12 +200,26 @@ class Inbound:
         return (Event(EventKind.SUPPRESSED, now, message.tenant_id, message.id, recipient.id, data),)
 
     async def _site(self, recipient_id: int) -> str:
-        """Return the site that took the message, if bounces suppress at all; empty where nobody knows it."""
-        if not self._live.snapshot.settings.suppression.bounces:
+        """Return the site that took the message, where the guard applies to bounces; else an empty text."""
+        settings = self._live.snapshot.settings.suppression
+        if not settings.bounces or settings.on != "recipient":
             return ""
         attempts = await self._store.read(lambda db: list_attempts(db, recipient_id))
         hosts = [one.host for one in attempts if one.status is Status.SENT and one.host]
         return self._site_of(hosts[-1]) if hosts else ""
+
+    def _count(self, outcome: Outcome, site: str, now: float) -> None:
+        """Let the bounce count at its site, as refusals do (see ``policy.burst``)."""
+        settings = self._live.snapshot.settings.suppression
+        blamed = outcome.bounce_class in BLAMES_RECIPIENT
+        percent, least = settings.burst_percent, settings.burst_recipients
+        if not self._bursts.note(site, now, blamed=blamed, percent=percent, least=least):
+            return
+        burst = self._bursts.burst(site, now)
+        if burst is not None:
+            log.warning("suppression_paused", site=site, failed=burst.failed, of=burst.seen, until=burst.until)
+            event = Event(EventKind.NOT_BELIEVED, now, data=asdict(burst))
+            self._store.write_later(lambda db: insert_events(db, [event]))
 
     @staticmethod
     def _log(taken: Taken, report: Report) -> None:

@@ -51,12 +51,10 @@ class BouncesSession(TransactionDoor):
         mailboxes = dict.fromkeys(self._mailboxes)
         if any(one.purpose is Purpose.POSTMASTER for one in mailboxes) and len(content) > MAX_BYTES:
             raise Refused(552, "5.3.4", f"Mail to postmaster is at most {MAX_BYTES} bytes")
-        for_person = False
-        for mailbox in mailboxes:
-            for_person |= not await self.shared.inbound.take(mailbox, content)
-        if for_person:
-            await self._file(transaction, content[:MAX_BYTES])
-        return "Ok: kept for postmaster" if for_person else "Ok: taken"
+        if await self.shared.inbound.take(mailboxes, content):
+            return "Ok: taken"
+        await self._file(transaction, content[:MAX_BYTES])
+        return "Ok: kept for postmaster"
 
     async def _file(self, transaction: Transaction, content: bytes) -> None:
         settings = self.snapshot.settings

@@ -32,8 +32,8 @@ class Entries:
         """Return the condition and its parameters."""
         given: list[tuple[str, object]] = [
             ("tenant_id = ?", tenant_id),
-            ("reason = ?", self.reason and text(self.reason)),
-            ("stream = ?", self.stream),
+            ("reason = ?", text(self.reason)),
+            ("stream = ?", text(self.stream)),
             ("cause = ?", self.cause and self.cause.value),
             ("created_at >= ?", self.since),
             ("created_at < ?", self.until),
