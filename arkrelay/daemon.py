@@ -33,8 +33,10 @@ from arkrelay.config.errors import ConfigErrors
 from arkrelay.config.hookkeys import HookKeys
 from arkrelay.config.live import Changes, Live
 from arkrelay.mail.verp import ReturnPaths
+from arkrelay.model.dns import MxHost
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Status
+from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.capture import Capture
@@ -42,6 +44,8 @@ from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hooks import Hooks
+from arkrelay.relay.inbound import Inbound
+from arkrelay.relay.mailboxes import Mailboxes
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.operate import Operator
@@ -131,8 +135,9 @@ class Daemon:
         )
         self.signing = Signing()
         self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
-        rules = Rules.load()
-        self.settler = Settler(self.store, live, self.metrics, rules, Notices(self.store, live, self.signing))
+        rules, bursts, return_paths = Rules.load(), Bursts(), ReturnPaths(live.snapshot.return_path_secret())
+        notices = Notices(self.store, live, self.signing)
+        self.settler = Settler(self.store, live, self.metrics, rules, notices, bursts)
         self.queue = Queue(
             self.store,
             live,
@@ -150,11 +155,20 @@ class Daemon:
             self.resolver,
             self.signing,
             self.journal,
-            ReturnPaths(live.snapshot.return_path_secret()),
+            return_paths,
             self.domains,
             self.peer_tls,
             own,
             self.sources,
+        )
+        self.inbound = Inbound(
+            self.store,
+            live,
+            Mailboxes(live, return_paths),
+            rules,
+            self.metrics,
+            bursts,
+            lambda host: self.courier.providers.site_of([MxHost(0, host)]),
         )
         poster = Poster(self.resolver, own)
         self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir))
@@ -162,7 +176,15 @@ class Daemon:
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
         self.submitter = Submitter(
-            self.store, live, self.signing, self.queue, self.domains, self.meter, self.upkeep, self.metrics
+            self.store,
+            live,
+            self.signing,
+            self.queue,
+            self.domains,
+            self.meter,
+            self.upkeep,
+            self.metrics,
+            return_paths,
         )
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
@@ -171,7 +193,7 @@ class Daemon:
         self.certificate = certificate
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
-        self.doors = Doors(live, self.submitter, certificate, self.metrics, rates)
+        self.doors = Doors(live, self.submitter, self.inbound, certificate, self.metrics, rates)
         parts = Parts(
             store=self.store,
             live=live,

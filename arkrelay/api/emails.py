@@ -18,7 +18,7 @@ from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.transcript import Who
 from arkrelay.relay.operate import Verb
-from arkrelay.relay.why import about, next_attempt_at
+from arkrelay.relay.why import about, next_attempt_at, with_reports
 from arkrelay.store import bodies, history
 from arkrelay.store import queue as rows
 from arkrelay.store.find import Filters
@@ -220,7 +220,7 @@ async def retrieve(ask: Ask[Expansion, Nothing]) -> EmailDetail:
     if not wanted <= EXPANSIONS:
         known = ", ".join(sorted(EXPANSIONS))
         raise ApiError(400, "validation_error", f"expand knows only: {known}.", field="expand")
-    recipient = await _recipient(ask)
+    recipient = await find_email(ask)
     if "full" in wanted:
         wanted = set(EXPANSIONS)
     expanded: dict[str, Any] = {}
@@ -249,7 +249,7 @@ async def retrieve(ask: Ask[Expansion, Nothing]) -> EmailDetail:
 
 async def retrieve_deliveries(ask: Ask[Nothing, Nothing]) -> DeliveryHistory:
     """The attempts of one email, oldest first, and what comes next while it is queued."""
-    recipient = await _recipient(ask)
+    recipient = await find_email(ask)
     kept, busy = await ask.parts.store.read(
         lambda db: (bodies.has_content(db, recipient.message.id), rows.in_hand(db, recipient.id))
     )
@@ -278,7 +278,7 @@ async def retrieve_deliveries(ask: Ask[Nothing, Nothing]) -> DeliveryHistory:
 
 async def retry(ask: Ask[Nothing, Nothing]) -> RetryResult:
     """Put one email back into the queue, past holds; 409 when it is sent, or its content is no longer kept."""
-    recipient = await _recipient(ask)
+    recipient = await find_email(ask)
     require_sender(ask.caller, test=recipient.message.test)
     await ask.parts.operator.one(Verb.RETRY, recipient.token, ask.caller.tenant_id)
     return RetryResult(id=recipient.token, tenant_id=recipient.message.tenant_id, message="Put back into the queue.")
@@ -286,7 +286,7 @@ async def retry(ask: Ask[Nothing, Nothing]) -> RetryResult:
 
 async def why(ask: Ask[Nothing, Nothing]) -> EmailWhy:
     """Say in a sentence what became of one email, or what it waits for."""
-    recipient = await _recipient(ask)
+    recipient = await find_email(ask)
     busy = await ask.parts.store.read(lambda db: rows.in_hand(db, recipient.id))
     now = time.time()
     next_at = None if busy else next_attempt_at(recipient, ask.parts.queue, now)
@@ -295,7 +295,7 @@ async def why(ask: Ask[Nothing, Nothing]) -> EmailWhy:
         tenant_id=recipient.message.tenant_id,
         status=recipient.status,
         hold_reason=recipient.hold_reason,
-        sentences=[told(about(recipient, ask.parts.queue, now))],
+        sentences=[told(await with_reports(about(recipient, ask.parts.queue, now), recipient, ask.parts.store))],
         next_retry_at=next_at,
         next_retry_at_iso=iso(next_at),
     )
@@ -330,7 +330,7 @@ def delivery(one: history.Delivery) -> Delivery:
     )
 
 
-async def _recipient(ask: Ask[Any, Nothing]) -> Recipient:
+async def find_email(ask: Ask[Any, Nothing]) -> Recipient:
     """Return the email that the path names; another tenant's is unknown."""
     token = ask.path("emailId")
     recipient = await ask.parts.store.read(lambda db: rows.load_recipient(db, token))

@@ -28,6 +28,8 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "tenants.tracking.create": {"domainId": 1, "name": "track"},
     "tenants.tracking.update": {"trackOpens": False},
     "tenants.suppressions.create": {"address": "ann@example.net", "reason": "asked by telephone"},
+    "tenants.suppressions.undo": {"classification": "invalid_recipient", "since": "2026-01-31T12:00:00Z"},
+    "tenants.suppressions.import": {"entries": [{"address": "ann@example.net", "reason": "bounced elsewhere"}]},
     "tenants.webhooks.create": {**_HOOK, "events": ["MessageSent", "MessageBounced"]},
     "tenants.webhooks.update": {"enabled": False},
     "tenants.webhooks.test": {"event": "MessageSent"},

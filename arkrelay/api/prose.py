@@ -101,6 +101,12 @@ QUERY: Final = {
     "event": "Of this event only.",
     "success": "Answered with a 2xx only, or with anything else.",
     "webhookId": "Of this webhook only.",
+    "reason": "With exactly this reason only.",
+    "cause": "Made by this only.",
+    "classification": "Made by this sort of failure only.",
+    "stream": "Of this stream only.",
+    "since": "Made at this time or after it.",
+    "until": "Made before this time.",
 }
 
 KEY_FORM: Final = f"^{FORM}$"

@@ -1,46 +1,77 @@
-"""The tenant's suppression list (Ark contract §8.8)."""
+"""The tenant's suppression list (Ark contract §8.8), and beyond it: filters, streams, undo and import."""
 
 import sqlite3
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from arkrelay.api.ask import Ask
 from arkrelay.api.model import ONE_LINE, Answer, Body, Line, Meta, Nothing, Page, Paged
+from arkrelay.api.query import Moment, moment
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import iso
 from arkrelay.model.address import AddressError, parse_mailbox
+from arkrelay.model.attempt import REST_CLASS, BounceClass
 from arkrelay.model.event import Event, EventKind
-from arkrelay.store import lists
+from arkrelay.model.suppression import Cause
+from arkrelay.model.suppression import Suppression as Entry
+from arkrelay.store import suppressions
 from arkrelay.store.history import insert_events
+from arkrelay.store.suppressions import Entries
 
 REASON = "manual"
+STEP = 500  # entries in one write of an undo
+SHOWN = 100  # addresses that an undo names
 Reason = Annotated[str, Meta(min_length=1, max_length=500, pattern=ONE_LINE)]
+Stream = Annotated[str, Meta(max_length=200, pattern=ONE_LINE)]
+Classification = Literal[
+    "invalid_recipient",
+    "no_mailbox",
+    "not_accepting_mail",
+    "mailbox_full",
+    "message_too_large",
+    "spam_block",
+    "policy_violation",
+    "tls_required",
+    "connection_error",
+    "dns_error",
+    "temporarily_unavailable",
+    "protocol_error",
+    "unclassified",
+]
 
 
 class NewSuppression(Body):
-    """An address that shall get no more mail of this tenant."""
+    """An address that shall get no more mail of this tenant, or with ``stream`` none with that tag."""
 
     address: Line
     reason: Reason | None = None
+    stream: Stream = ""
 
 
 class Suppression(Answer):
-    """One entry; ``automatic``: the relay put it there (beyond the contract)."""
+    """One entry; from ``automatic`` on beyond the contract.
+
+    ``cause`` says who or what made it, ``classification`` which sort of failure.
+    """
 
     id: str
     address: str
     reason: str | None
     created_at: str
     automatic: bool
+    stream: str | None
+    cause: Cause
+    classification: Classification | None
 
 
 class SuppressionState(Answer):
-    """Whether an address is on the list."""
+    """Whether an address is on the list; with ``stream`` only for mail with that tag."""
 
     address: str
     suppressed: bool
     reason: str | None
     created_at: str | None
+    stream: str | None
 
 
 class Message(Answer):
@@ -49,22 +80,84 @@ class Message(Answer):
     message: str
 
 
-async def list_all(ask: Ask[Paged, Nothing]) -> Page[Suppression]:
+class Filtered(Paged):
+    """Which entries."""
+
+    reason: str | None = None
+    cause: Cause | None = None
+    classification: Classification | None = None
+    stream: str | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class Undo(Body):
+    """Which automatic entries are removed; at least one of the first five. Times are ISO 8601 or Unix seconds."""
+
+    cause: Cause | None = None
+    classification: Classification | None = None
+    stream: Stream | None = None
+    since: Line | None = None
+    until: Line | None = None
+    dry_run: bool = False
+
+
+class Undone(Answer):
+    """How many entries were removed, or would be, and the first hundred of their addresses."""
+
+    removed: int
+    addresses: list[str]
+    dry_run: bool
+
+
+class ImportRow(Body):
+    """One address of another service's list."""
+
+    address: Line
+    reason: Reason | None = None
+    stream: Stream = ""
+    created_at: Line | None = None
+
+
+class Import(Body):
+    """Up to a thousand addresses."""
+
+    entries: Annotated[list[ImportRow], Meta(min_length=1, max_length=1000)]
+
+
+class Imported(Answer):
+    """How many were new, and how many were on the list already and stay as they are."""
+
+    added: int
+    present: int
+
+
+async def list_all(ask: Ask[Filtered, Nothing]) -> Page[Suppression]:
     """One page, newest first."""
-    tenant_id, page, per_page = ask.tenant.id, ask.query.page, ask.query.per_page
-    found, total = await ask.parts.store.read(lambda db: lists.list_suppressions(db, tenant_id, page, per_page))
-    return Page([_shape(one) for one in found], page, per_page, total)
+    tenant_id, query = ask.tenant.id, ask.query
+    entries = Entries(
+        reason=query.reason,
+        cause=query.cause,
+        bounce_classes=_classes(query.classification),
+        stream=query.stream,
+        since=moment(query.since, "since"),
+        until=moment(query.until, "until"),
+    )
+    found, total = await ask.parts.store.read(
+        lambda db: suppressions.list_page(db, tenant_id, entries, query.page, query.per_page)
+    )
+    return Page([_shape(one) for one in found], query.page, query.per_page, total)
 
 
 async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
     """Put an address on the list; one that is there gets the new reason."""
     tenant_id, address, reason = ask.tenant.id, _address(ask.body.address), ask.body.reason or REASON
-    at = time.time()
+    at, stream = time.time(), ask.body.stream
     event = Event(EventKind.SUPPRESSED, at, tenant_id, data={"address": address, "reason": reason, "by": "hand"})
 
-    def job(db: sqlite3.Connection) -> lists.Suppression:
+    def job(db: sqlite3.Connection) -> Entry:
         insert_events(db, [event])
-        return lists.add_suppression(db, tenant_id, address, reason, at)
+        return suppressions.add(db, tenant_id, address, reason, at, stream)
 
     return _shape(await ask.parts.store.write(job))
 
@@ -72,19 +165,25 @@ async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
 async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
     """Whether an address is on the list: 200 either way."""
     tenant_id, address = ask.tenant.id, _address(ask.path("email"))
-    found = await ask.parts.store.read(lambda db: lists.get_suppression(db, tenant_id, address))
+    found = await ask.parts.store.read(lambda db: suppressions.get(db, tenant_id, address))
     if found is None:
-        return SuppressionState(address=address, suppressed=False, reason=None, created_at=None)
-    return SuppressionState(address=address, suppressed=True, reason=found.reason, created_at=iso(found.created_at))
+        return SuppressionState(address=address, suppressed=False, reason=None, created_at=None, stream=None)
+    return SuppressionState(
+        address=address,
+        suppressed=True,
+        reason=found.reason,
+        created_at=iso(found.created_at),
+        stream=found.stream or None,
+    )
 
 
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
-    """Take an address off the list; 404 when it was not on it."""
+    """Take an address off the list, for every stream; 404 when it was not on it."""
     tenant_id, address = ask.tenant.id, _address(ask.path("email"))
     event = Event(EventKind.UNSUPPRESSED, time.time(), tenant_id, data={"address": address, "by": "hand"})
 
     def job(db: sqlite3.Connection) -> bool:
-        removed = lists.remove_suppression(db, tenant_id, address)
+        removed = suppressions.remove(db, tenant_id, address)
         if removed:
             insert_events(db, [event])
         return removed
@@ -94,6 +193,68 @@ async def delete(ask: Ask[Nothing, Nothing]) -> Message:
     return Message(message=f"{address} may be mailed again.")
 
 
+async def undo(ask: Ask[Nothing, Undo]) -> Undone:
+    """Remove the automatic entries of a cause, a class, a stream or a time."""
+    tenant_id, body = ask.tenant.id, ask.body
+    since, until = moment(body.since, "since"), moment(body.until, "until")
+    if all(one is None for one in (body.cause, body.classification, body.stream, since, until)):
+        raise ApiError(
+            400, "validation_error", "Say which: cause, classification, stream, since or until.", field="cause"
+        )
+    chosen = body.cause in {Cause.HAND, Cause.IMPORT}
+    entries = Entries(
+        cause=body.cause,
+        bounce_classes=_classes(body.classification),
+        stream=body.stream,
+        since=since,
+        until=until,
+        automatic=None if chosen else True,  # what a person put there goes only when it is named
+    )
+    if body.dry_run:
+        found, total = await ask.parts.store.read(lambda db: suppressions.list_page(db, tenant_id, entries, 1, SHOWN))
+        return Undone(removed=total, addresses=[one.address for one in found], dry_run=True)
+    at, removed = time.time(), 0
+    shown: list[str] = []
+
+    def job(db: sqlite3.Connection) -> list[str]:
+        gone = suppressions.undo(db, tenant_id, entries, STEP)
+        data = [{"address": address, "by": "undo"} for address in gone]
+        insert_events(db, [Event(EventKind.UNSUPPRESSED, at, tenant_id, data=one) for one in data])
+        return gone
+
+    while some := await ask.parts.store.write(job):
+        removed += len(some)
+        shown += some[: SHOWN - len(shown)]
+    return Undone(removed=removed, addresses=shown, dry_run=False)
+
+
+async def import_many(ask: Ask[Nothing, Import]) -> Imported:
+    """Put the addresses of another service's list on this one, all of them or none."""
+    tenant_id, now = ask.tenant.id, time.time()
+    rows: list[tuple[str, str, str, float]] = []
+    for index, one in enumerate(ask.body.entries):
+        try:
+            address = str(parse_mailbox(one.address, utf8=True))
+        except AddressError as error:
+            raise ApiError(
+                400, "invalid_email_format", f"entries[{index}].address: {error}.", field="entries"
+            ) from None
+        at = moment(one.created_at, f"entries[{index}].createdAt")
+        rows.append((address, one.reason or "imported", one.stream, now if at is None else min(at, now)))
+    event = Event(EventKind.SUPPRESSED, now, tenant_id, data={"addresses": len(rows), "by": "import"})
+
+    def job(db: sqlite3.Connection) -> int:
+        insert_events(db, [event])
+        return suppressions.insert_many(db, tenant_id, rows)
+
+    added = await ask.parts.store.write(job)
+    return Imported(added=added, present=len(rows) - added)
+
+
+def _classes(name: str | None) -> tuple[BounceClass, ...]:
+    return tuple(one for one, (said, _) in REST_CLASS.items() if said == name)
+
+
 def _address(value: str) -> str:
     try:
         return str(parse_mailbox(value, utf8=True))
@@ -101,11 +262,15 @@ def _address(value: str) -> str:
         raise ApiError(400, "invalid_email_format", f"address: {error}.", field="address") from None
 
 
-def _shape(one: lists.Suppression) -> Suppression:
+def _shape(one: Entry) -> Suppression:
+    name = None if one.bounce_class is None else REST_CLASS[one.bounce_class][0]
     return Suppression(
         id=str(one.id),
         address=one.address,
         reason=one.reason,
         created_at=iso(one.created_at),
         automatic=one.automatic,
+        stream=one.stream or None,
+        cause=one.cause,
+        classification=name,  # type: ignore[arg-type]  # REST_CLASS has these words only, a test compares them
     )

@@ -49,6 +49,9 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10),
             registry=self.registry,
         )
+        self.reports = Counter(
+            "arkrelay_reports_total", "Bounces and other reports that came back.", ["kind"], registry=self.registry
+        )
         self._gauges: list[Gauge] = []
         self.registry.register(_Gauges(self._gauges))
 

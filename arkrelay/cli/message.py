@@ -113,6 +113,7 @@ def show_message(state: State, as_json: bool, raw: bool, headers: bool, transcri
         ]
     )
     print_attempts(detail.get("deliveries") or [])
+    print_reports(daemon, id_)
     if text := detail.get("plainBody"):
         output.say("")
         for line in str(text).splitlines():
@@ -166,6 +167,21 @@ def print_transcripts(deliveries: list[dict[str, Any]]) -> None:
             before = ms
     if not deliveries:
         output.note("it was not tried yet")
+
+
+def print_reports(daemon: Daemon, id_: str) -> None:
+    """Print what came back about one recipient: bounces, automatic replies, and what nobody understood."""
+    found = daemon.data("GET", f"/v1/emails/{quote(id_, safe='')}/reports")
+    if not isinstance(found, dict) or not found.get("reports"):
+        return
+    output.say("")
+    output.print_table(
+        ("CAME BACK", "KIND", "STATUS", "FROM", "SUBJECT", "WHAT IT SAID"),
+        [
+            tuple(one.get(name) for name in ("at", "kind", "smtpEnhancedCode", "sender", "subject", "said"))
+            for one in found["reports"]
+        ],
+    )
 
 
 def _tls(tls: dict[str, Any] | None) -> str:

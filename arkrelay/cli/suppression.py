@@ -10,13 +10,19 @@ from urllib.parse import quote
 import click
 
 from arkrelay.cli import output
+from arkrelay.cli import suppression_files as files
 from arkrelay.cli.client import Daemon, Denied
 from arkrelay.cli.files import pick_tenant
-from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option
+from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option, usage
 from arkrelay.model.address import AddressError, parse_mailbox
+from arkrelay.model.attempt import REST_CLASS
+from arkrelay.model.suppression import Cause
 
 PER_PAGE = 100  # Ark contract §3: the most
-COLUMNS = ("address", "reason", "createdAt")
+PART = 500  # addresses in one request
+COLUMNS = ("address", "reason", "createdAt", "stream", "cause", "classification")
+CLASSES = tuple(dict.fromkeys(name for name, _ in REST_CLASS.values()))
+CAUSES = tuple(one.value for one in Cause)
 
 
 @click.group("suppression")
@@ -41,19 +47,37 @@ def _address(text: str) -> str:
 @config_option
 @json_option
 @tenant_option
+@click.option("--reason", help="With exactly this reason.")
+@click.option("--class", "classification", type=click.Choice(CLASSES), help="Made by this sort of failure.")
+@click.option("--cause", type=click.Choice(CAUSES), help="Made by this.")
+@click.option("--stream", metavar="TAG", help="Of this stream.")
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--per-page", type=click.IntRange(1, PER_PAGE), default=PER_PAGE, show_default=True)
 @pass_state
-def list_suppressions(state: State, as_json: bool, tenant: str | None, page: int, per_page: int) -> None:
+def list_suppressions(
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    reason: str | None,
+    classification: str | None,
+    cause: str | None,
+    stream: str | None,
+    page: int,
+    per_page: int,
+) -> None:
     """List them, the newest first."""
     path = _path(pick_tenant(state, tenant))
-    answer = Daemon(state.config).body("GET", path, page=page, perPage=per_page)
+    which: dict[str, Any] = {"reason": reason, "classification": classification, "cause": cause, "stream": stream}
+    answer = Daemon(state.config).body("GET", path, page=page, perPage=per_page, **which)
     if as_json:
         output.print_json({name: answer.get(name) for name in ("data", "page", "perPage", "total", "totalPages")})
         return
     output.print_table(
-        ("ADDRESS", "SINCE", "REASON"),
-        [(row.get("address"), row.get("createdAt"), row.get("reason")) for row in answer.get("data", [])],
+        ("ADDRESS", "SINCE", "REASON", "CAUSE", "CLASS", "STREAM"),
+        [
+            tuple(row.get(name) for name in ("address", "createdAt", "reason", "cause", "classification", "stream"))
+            for row in answer.get("data", [])
+        ],
         empty="nothing is suppressed",
     )
     output.print_page(answer, "addresses")
@@ -64,11 +88,16 @@ def list_suppressions(state: State, as_json: bool, tenant: str | None, page: int
 @json_option
 @tenant_option
 @click.option("--reason", help="Why, in one line.")
+@click.option("--stream", metavar="TAG", help="Only for mail with this tag.")
 @click.argument("address")
 @pass_state
-def add_suppression(state: State, as_json: bool, tenant: str | None, reason: str | None, address: str) -> None:
+def add_suppression(
+    state: State, as_json: bool, tenant: str | None, reason: str | None, stream: str | None, address: str
+) -> None:
     """Suppress ADDRESS; for one that is, the reason is renewed."""
     body = {"address": _address(address), **({"reason": reason} if reason else {})}
+    if stream:
+        body["stream"] = stream
     data = Daemon(state.config).data("POST", _path(pick_tenant(state, tenant)), body)
     if as_json:
         output.print_json(data)
@@ -106,15 +135,63 @@ def check_suppression(state: State, as_json: bool, tenant: str | None, address: 
         output.say(f"{wanted} is not suppressed")
 
 
+@suppression_command.command("undo")
+@config_option
+@json_option
+@tenant_option
+@click.option("--class", "classification", type=click.Choice(CLASSES), help="Entries made by this sort of failure.")
+@click.option("--cause", type=click.Choice(CAUSES), help="Entries made by this.")
+@click.option("--stream", metavar="TAG", help="Entries of this stream.")
+@click.option("--since", metavar="TIME", help="Made at or after: ISO 8601 or Unix seconds.")
+@click.option("--until", metavar="TIME", help="Made before.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@pass_state
+def undo_suppressions(
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    classification: str | None,
+    cause: str | None,
+    stream: str | None,
+    since: str | None,
+    until: str | None,
+    dry_run: bool,
+) -> None:
+    """Take automatic entries off the list by class and time, as after a day on a blocklist.
+
+    What people put there stays, unless --cause names it. Held mail stays held: release it with queue release.
+    """
+    which = {"classification": classification, "cause": cause, "stream": stream, "since": since, "until": until}
+    body = {name: value for name, value in which.items() if value is not None}
+    if not body:
+        usage("Say which: --class, --cause, --stream, --since or --until.")
+    path = f"{_path(pick_tenant(state, tenant))}/undo"
+    data = Daemon(state.config).data("POST", path, {**body, "dryRun": dry_run})
+    if as_json:
+        output.print_json(data)
+        return
+    for address in data.get("addresses", []):
+        output.say(output.clean(address))
+    removed, shown = data.get("removed", 0), len(data.get("addresses", []))
+    if removed > shown:
+        output.note(f"and {removed - shown} more")
+    output.note(f"{'would be taken' if dry_run else 'taken'} off the list: {removed}")
+
+
 @suppression_command.command("export")
 @config_option
 @tenant_option
+@click.option("--format", "form", type=click.Choice(("csv", "json")), default="csv", show_default=True)
 @pass_state
-def export_suppressions(state: State, tenant: str | None) -> None:
-    """Write them all to standard output as CSV: address, reason, createdAt."""
+def export_suppressions(state: State, tenant: str | None, form: str) -> None:
+    """Write them all to standard output, as CSV or as one JSON list."""
+    entries = _every(Daemon(state.config), _path(pick_tenant(state, tenant)))
+    if form == "json":
+        output.print_json([{name: row.get(name) for name in COLUMNS} for row in entries])
+        return
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(COLUMNS)
-    for row in _every(Daemon(state.config), _path(pick_tenant(state, tenant))):
+    for row in entries:
         rows.writerow([row.get(name) or "" for name in COLUMNS])
 
 
@@ -128,50 +205,61 @@ def _every(daemon: Daemon, path: str) -> Iterator[dict[str, Any]]:
 
 @suppression_command.command("import")
 @config_option
+@json_option
 @tenant_option
+@click.option("--format", "form", type=click.Choice(files.FORMATS), help="Default: as its first line says.")
+@click.option("--reason", default="imported", show_default=True, help="Of addresses for which the file gives none.")
+@click.option("--dry-run", is_flag=True, help="Read the file and tell what it holds; import nothing.")
+@click.option("--skip-bad", is_flag=True, help="Import the rest of a file with bad lines.")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig"))
 @pass_state
-def import_suppressions(state: State, tenant: str | None, file: io.TextIOBase) -> None:
-    """Suppress every address of a CSV FILE ("-": standard input), with its reason in the second column.
+def import_suppressions(
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    form: str | None,
+    reason: str,
+    dry_run: bool,
+    skip_bad: bool,
+    file: io.TextIOBase,
+) -> None:
+    """Suppress every address of a CSV FILE ("-": standard input), as another service or this one exports it.
 
-    A first line that names the columns says where they are. The whole file is read first: with a bad line
-    nothing is imported. Addresses that are suppressed already are renewed, so it can be run again.
+    The whole file is read first: with a bad line nothing is imported. Addresses that are suppressed already stay as
+    they are, so it can be run again.
     """
-    try:
-        wanted = list(parse_csv(file))
-    except UnicodeDecodeError:
-        raise Failed("the file is not UTF-8") from None
-    path = _path(pick_tenant(state, tenant))
-    daemon = Daemon(state.config)
+    found = files.read(file, form or "")
+    bad = [one for one in found.passed if one.bad]
+    if bad and not (skip_bad or dry_run):
+        raise Failed("\n  ".join(files.numbers(bad)), "nothing was imported; --skip-bad imports the rest")
+    path = f"{_path(pick_tenant(state, tenant))}/import"
+    daemon, added, present = Daemon(state.config), 0, 0
+    parts = [found.rows[start : start + PART] for start in range(0, len(found.rows), PART)]
     hidden = not sys.stderr.isatty()
-    with click.progressbar(wanted, label="importing", file=sys.stderr, hidden=hidden) as rows:
-        for done, (address, reason) in enumerate(rows):
+    with click.progressbar(parts if not dry_run else [], label="importing", file=sys.stderr, hidden=hidden) as some:
+        for part in some:
             try:
-                daemon.data("POST", path, {"address": address, **({"reason": reason} if reason else {})})
+                data = daemon.data("POST", path, {"entries": [one.body(reason) for one in part]})
             except Denied as error:
-                error.message = f"{address}: {error.message} ({done} imported before it)"
+                error.message = f"line {part[0].line} and the following: {error.message} ({added} imported before)"
                 raise
-    output.say(f"{len(wanted)} addresses are suppressed")
-
-
-def parse_csv(file: io.TextIOBase) -> Iterator[tuple[str, str]]:
-    """Yield address and reason of every line; raise Failed that names the first bad one."""
-    address_at, reason_at = 0, 1
-    reader = csv.reader(file)
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            names = [cell.lower() for cell in cells]
-            if reader.line_num == 1 and ("address" in names or "email" in names):
-                address_at = names.index("address" if "address" in names else "email")
-                reason_at = names.index("reason") if "reason" in names else -1
-                continue
-            if not any(cells):
-                continue
-            try:
-                address = str(parse_mailbox(cells[address_at] if address_at < len(cells) else "", utf8=True))
-            except AddressError as error:
-                raise Failed(f"line {reader.line_num}: {error}", "nothing was imported") from None
-            yield address, cells[reason_at] if 0 <= reason_at < len(cells) else ""
-    except csv.Error as error:
-        raise Failed(f"line {reader.line_num}: {error}", "nothing was imported") from None
+            added, present = added + data.get("added", 0), present + data.get("present", 0)
+    told = {
+        "format": found.form,
+        "read": len(found.rows),
+        "added": added,
+        "present": present,
+        "skipped": [{"line": one.line, "why": one.why} for one in found.passed],
+        "dryRun": dry_run,
+    }
+    if as_json:
+        output.print_json(told)
+        return
+    for text in files.numbers(found.passed):
+        output.note(f"skipped: {output.clean(text)}")
+    if dry_run:
+        output.say(f"to import: {len(found.rows)}, lines skipped: {len(found.passed)} ({found.form})")
+    else:
+        output.say(
+            f"added: {added}, on the list before: {present}, lines skipped: {len(found.passed)} ({found.form})"
+        )

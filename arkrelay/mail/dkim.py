@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from arkrelay.mail.canonical import relaxed_body, relaxed_field
 from arkrelay.mail.dkim_verify import Verified, verify
+from arkrelay.mail.feedback import FIELDS
 from arkrelay.mail.header import Field, scan, split
 
 __all__ = [
@@ -58,7 +59,9 @@ OVERSIGNED = (
     b"list-unsubscribe",
     b"list-unsubscribe-post",
 )
-SIGNED = frozenset({b"sender", b"in-reply-to", b"references"})  # and every other List-*; as often as they occur
+SIGNED = frozenset(
+    {b"sender", b"in-reply-to", b"references", *FIELDS}
+)  # and every other List-*; as often as they occur
 _LINE = 72  # where b= is folded; RFC 5322 §2.1.1 recommends lines of at most 78
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey

@@ -138,6 +138,11 @@ def decode_text(raw: bytes) -> str:
     return text[:TEXT_LIMIT]
 
 
+def decode_charset(charset: str, data: bytes) -> str:
+    """Return bytes as text by the name of a charset; never raises, what cannot be decoded becomes U+FFFD."""
+    return _decode_part(charset.lower() if _CHARSET.fullmatch(charset) else "", data)
+
+
 def has_control(text: str) -> bool:
     """Whether the text holds a control character, a line or paragraph separator, or half a surrogate pair."""
     return not text.isprintable() and _CONTROL.search(text) is not None

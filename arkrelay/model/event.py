@@ -25,6 +25,10 @@ class EventKind(StrEnum):
     DOMAIN_VERIFIED = "DomainVerified"
     SUPPRESSED = "SuppressionAdded"
     UNSUPPRESSED = "SuppressionRemoved"
+    COMPLAINED = "MessageComplained"  # the recipient calls it spam; the contract has no webhook for it
+    AUTO_REPLIED = "AutoReply"  # a program answered; of nobody's failure
+    REPORTED = "ReportReceived"  # a delay, a receipt, a late bounce, or what a person must read
+    NOT_BELIEVED = "SuppressionPaused"  # a site calls too many recipients unknown at once
 
 
 @dataclass(frozen=True, slots=True)

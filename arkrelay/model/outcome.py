@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from arkrelay.model.attempt import Attempt, BounceClass
 from arkrelay.model.event import Event
 from arkrelay.model.message import HoldReason, Recipient, Status
+from arkrelay.model.suppression import Suppress
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The new state of ``recipient``, and everything that is written with it in one transaction.
 
-    ``due_at`` is set exactly when ``status`` is pending or softfail. ``suppress`` is the reason under which the
-    address joins the tenant's suppression list; ``unsuppress`` takes an automatic entry off it.
+    ``due_at`` is set exactly when ``status`` is pending or softfail. ``suppress`` puts the
+    address on the tenant's suppression list; ``unsuppress`` takes off it what failures have put there.
     """
 
     recipient: Recipient
@@ -26,7 +27,7 @@ class Outcome:
     hold_reason: HoldReason | None = None
     bounce_class: BounceClass | None = None
     events: tuple[Event, ...] = ()
-    suppress: str | None = None
+    suppress: Suppress | None = None
     unsuppress: bool = False
     uncertain: int = 0  # the recipient's new count of attempts without a reply to the final dot
     destination: str | None = None  # where it waits from now on; None: where it did

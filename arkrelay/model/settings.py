@@ -105,6 +105,11 @@ class Public:
     )
     spf_host: str = setting("SPF include target. Default spf.<hostname>.", Kind.HOST, "")
     track_host: str = setting("CNAME target of track domains. Default track.<hostname>.", Kind.HOST, "")
+    complaint_address: bool = setting(
+        "Say in each message where complaints about it go (RFC 9477), as fbl@psrp.<sender domain>.",
+        Kind.BOOLEAN,
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,6 +365,22 @@ class Suppression:
         "recipient",
         choices=("recipient", "any-hardfail", "off"),
     )
+    bounces: bool = setting(
+        "Does a report that comes back after acceptance suppress like a failure of its class?", Kind.BOOLEAN, False
+    )
+    mailbox_full: int = setting(
+        "An address joins the list when so many messages found its mailbox full; 0: never.", Kind.INTEGER, 3
+    )
+    mailbox_full_within_s: float = setting(
+        "The time within which they are counted.", Kind.DURATION, 604_800.0, key="mailbox_full_within"
+    )
+    burst_percent: float = setting(
+        "A site that calls more of its recipients unknown within an hour is not believed; 0: always believed.",
+        Kind.NUMBER,
+        20,
+        high=100,
+    )
+    burst_recipients: int = setting("Of fewer recipients within an hour nothing is concluded.", Kind.INTEGER, 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

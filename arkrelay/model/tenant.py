@@ -102,6 +102,15 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSuppression:
+    """``[suppression]`` of a tenant file."""
+
+    streams: tuple[str, ...] = setting(
+        "Tags of which a complaint or an unsubscription stops just mail with that tag.", Kind.STRINGS, ()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
     """One ``[[webhooks]]``, of a tenant or of the platform."""
 
@@ -161,6 +170,7 @@ class Tenant:
     credentials: tuple[Credential, ...] = setting("SMTP passwords and API keys.", Kind.TABLES, ())
     domains: tuple[Domain, ...] = setting("Sender domains.", Kind.TABLES, ())
     unsubscribe: Unsubscribe = setting("One-click unsubscribe.", Kind.TABLE, Unsubscribe)
+    suppression: TenantSuppression = setting("Who is not mailed any more.", Kind.TABLE, TenantSuppression)
     webhooks: tuple[Webhook, ...] = setting("Receivers of its events.", Kind.TABLES, ())
     track_domains: tuple[TrackDomain, ...] = setting("Open and click tracking.", Kind.TABLES, ())
     created_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")

@@ -52,6 +52,13 @@ def describe(
     return f"{_sentence(words)}: Delivery to {recipient.address} failed{at}{_because(result)}"
 
 
+def bounced(recipient: Recipient, classified: Classified, code: int, host: str) -> str:
+    """Return the sentence for a recipient whose server took the message and sent it back later."""
+    words = REST_CLASS[classified.bounce_class][0].replace("_", " ")
+    start = f"{code} {words}" if code else _sentence(words)
+    return f"{start}: Message for {recipient.address} came back{f' from {host}' if host else ''}"
+
+
 def exhausted(attempts: int, details: str) -> str:
     """Return the sentence for a recipient that was tried as often as the settings allow."""
     return f"Maximum number of delivery attempts ({attempts}) has been reached. {details}".rstrip()

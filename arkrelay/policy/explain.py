@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from arkrelay.model.attempt import REST_CLASS, WEBHOOK_CLASS, BounceClass, Classified
 from arkrelay.model.dns import MxHost
+from arkrelay.model.message import Status
 from arkrelay.model.reply import Failure, FailureKind, Reply
 from arkrelay.model.settings import Settings
 from arkrelay.policy.advice import IN_WORDS, Blame, Page, book
 from arkrelay.policy.classify import BEFORE_MAIL, Rule, Rules, classify, plain, status_of
-from arkrelay.policy.outcomes import suppression
 from arkrelay.policy.pace import (
     FIRST_BLOCK_S,
     FIRST_REST_S,
@@ -23,6 +23,7 @@ from arkrelay.policy.pasted import Pasted, parse
 from arkrelay.policy.phrases import Text
 from arkrelay.policy.providers import Providers
 from arkrelay.policy.sentences import span
+from arkrelay.policy.suppress import on_failure
 
 MEANING = {
     BounceClass.BAD_ADDRESS: "There is no such address",
@@ -157,16 +158,20 @@ def _tries(result: Reply | Failure, classified: Classified, rules: Rules, settin
 
 
 def _suppresses(classified: Classified, settings: Settings) -> str:
-    on = settings.suppression.on
-    if not classified.permanent:
-        if suppression(classified, settings) is not None:
-            return f'The address is suppressed when it fails for good in the end ([suppression] on = "{on}").'
-        return f'The address is not suppressed, also when it fails in the end ([suppression] on = "{on}").'
-    if suppression(classified, settings) is not None:
+    setting = f'([suppression] on = "{settings.suppression.on}")'
+    found = on_failure(classified, Status.HARDFAIL, settings.suppression)
+    if found is None:
+        if classified.permanent:
+            return f"The address is not suppressed: others may still reach it {setting}."
+        return f"The address is not suppressed, also when it fails in the end {setting}."
+    if found.times > 1:
+        within = span(found.within_s)
         return (
-            f'The address is suppressed: the tenant cannot mail it until it is taken off ([suppression] on = "{on}").'
+            f"The address is suppressed when {found.times} of its messages have failed so within {within} {setting}."
         )
-    return f'The address is not suppressed: others may still reach it ([suppression] on = "{on}").'
+    if classified.permanent:
+        return f"The address is suppressed: the tenant cannot mail it until it is taken off {setting}."
+    return f"The address is suppressed when it fails for good in the end {setting}."
 
 
 def _lane(result: Reply | Failure, classified: Classified) -> str | None:

@@ -2,13 +2,13 @@
 
 Every end of a recipient's wait is made here, with its events, and nothing is written here: ``relay.settle`` does
 that. A peer's failure is data and a surprise defers; what may have arrived is never failed, and what cannot be
-explained by a peer is held for a person.
+explained by a peer is held for a person. What comes back after the end is judged in ``reports``.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from arkrelay.model.attempt import BLAMES_RECIPIENT, REST_CLASS, Attempt, BounceClass, Classified
+from arkrelay.model.attempt import REST_CLASS, Attempt, BounceClass, Classified
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import HoldReason, Recipient, Status
 from arkrelay.model.outcome import Outcome
@@ -18,6 +18,7 @@ from arkrelay.policy.classify import Rules, classify
 from arkrelay.policy.describe import describe, enhanced_of, exhausted
 from arkrelay.policy.retry import next_attempt_at
 from arkrelay.policy.route import moves_to
+from arkrelay.policy.suppress import on_failure
 
 UNCERTAIN_PAUSE_S = 300.0  # the least wait before a message that may have arrived is sent again
 UNCERTAIN_COPIES = 4  # at most so many copies of one message, ever; then a person decides
@@ -97,7 +98,7 @@ def decide(
         hold_reason=None if due_at is None else _passed_over(recipient),
         bounce_class=classified.bounce_class,
         events=(_event(recipient, attempt, status, details, now, classified, due_at),),
-        suppress=suppression(classified, settings) if status is Status.HARDFAIL else None,
+        suppress=on_failure(classified, status, settings.suppression),
         uncertain=recipient.uncertain,
         destination=destination,
         lane=classified.lane,
@@ -317,17 +318,6 @@ def _own_end(recipient: Recipient, settings: Settings) -> bool:
     """Return whether it is the message's own lifetime that ends its waiting first."""
     message = recipient.message
     return message.expires_at is not None and message.expires_at < message.accepted_at + settings.delivery.lifetime_s
-
-
-def suppression(classified: Classified, settings: Settings) -> str | None:
-    """Return the reason under which an address that failed for good is suppressed (Ark contract §9.3), or None."""
-    if settings.suppression.on == "off":
-        return None
-    if classified.bounce_class is BounceClass.EXPIRED:
-        return None  # its sender set the time, the address is not to blame
-    if settings.suppression.on == "any-hardfail":
-        return "hard fail" if classified.permanent else "too many soft fails"
-    return "hard fail" if classified.permanent and classified.bounce_class in BLAMES_RECIPIENT else None
 
 
 def _event(

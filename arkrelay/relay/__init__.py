@@ -7,6 +7,8 @@ there, ``ways`` from which of our addresses (``sources``) or by which route, ``d
 reports what the peer said; ``policy.outcomes`` says what that means, and ``settle`` writes recipient, attempt (with
 what was said: ``transcripts``), events and suppression in one transaction.
 
+What comes back later, bounces and complaints, enters by ``inbound``; ``mailboxes`` says at which addresses.
+
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
 anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hooks`` (one post to one
 webhook, signed and recorded), ``peertls`` (what TLS destinations demand; ``tlscounts`` and

@@ -12,7 +12,7 @@ from arkrelay.policy.admit import Hold
 from arkrelay.policy.describe import suppressed as describe_suppressed
 from arkrelay.store import receipts
 from arkrelay.store.accept import Insertion, insert_messages
-from arkrelay.store.lists import suppressed_among
+from arkrelay.store.suppressions import ByStream, among, reason_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Se
         for one in write.insertions:
             pending = [address_key(to.address) for to in one.recipients if to.status is Status.PENDING]
             keys.setdefault(one.message.tenant_id, []).extend(pending)
-    suppressed = {tenant_id: suppressed_among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
+    suppressed = {tenant_id: among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
     ready = [[_ready(one, suppressed.get(one.message.tenant_id, {})) for one in write.insertions] for write in writes]
     insert_messages(db, [one for some in ready for one in some], epoch)
     for write in writes:
@@ -51,7 +51,7 @@ def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Se
     return [[one.recipients for one in some] for some in ready]
 
 
-def _ready(insertion: Insertion, suppressed: Mapping[str, str]) -> Insertion:
+def _ready(insertion: Insertion, suppressed: Mapping[str, ByStream]) -> Insertion:
     recipients = insertion.recipients
     if suppressed:
         recipients = [_suppress(one, suppressed) for one in recipients]
@@ -59,8 +59,8 @@ def _ready(insertion: Insertion, suppressed: Mapping[str, str]) -> Insertion:
     return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
 
 
-def _suppress(recipient: Recipient, found: Mapping[str, str]) -> Recipient:
-    reason = found.get(address_key(recipient.address))
+def _suppress(recipient: Recipient, found: Mapping[str, ByStream]) -> Recipient:
+    reason = reason_for(found, address_key(recipient.address), recipient.message.tag)
     if reason is None or recipient.status is not Status.PENDING:
         return recipient
     text = describe_suppressed(recipient.address, reason)

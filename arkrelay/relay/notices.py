@@ -29,7 +29,7 @@ from arkrelay.store import bodies
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.deadlines import end_delay, has_status
-from arkrelay.store.lists import suppressed_among
+from arkrelay.store.suppressions import among, reason_for
 
 log = structlog.get_logger()
 
@@ -172,7 +172,7 @@ def insert(db: sqlite3.Connection, notices: Sequence[Notice], epoch: int) -> Non
         if notice.action is Action.DELAYED and not end_delay(db, about.id):
             continue
         key = address_key(notice.recipient.address)
-        if suppressed_among(db, about.message.tenant_id, [key]):
+        if reason_for(among(db, about.message.tenant_id, [key]), key, None) is not None:
             log.info("notice_not_sent", id=about.token, reason="its address is on the suppression list")
             continue
         ready.append(notice.insertion)

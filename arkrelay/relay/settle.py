@@ -12,17 +12,20 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import structlog
 
 from arkrelay.base.metrics import Metrics
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live
-from arkrelay.model.attempt import Attempt
+from arkrelay.model.attempt import BLAMES_RECIPIENT, Attempt
+from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Failure, FailureKind
+from arkrelay.model.settings import Suppression
+from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.notify import Action
 from arkrelay.policy.outcomes import decide
@@ -44,12 +47,15 @@ _Waiting = tuple[Outcome, _Done, Notice | None]
 class Settler:
     """Turns attempts into outcomes and sees to it that every outcome reaches the disk."""
 
-    def __init__(self, store: Store, live: Live, metrics: Metrics, rules: Rules, made: Notices) -> None:
+    def __init__(
+        self, store: Store, live: Live, metrics: Metrics, rules: Rules, made: Notices, bursts: Bursts | None = None
+    ) -> None:
         self._store = store
         self._live = live
         self._metrics = metrics
         self._rules = rules
         self._notices = made
+        self._bursts = bursts or Bursts()
         self._tasks = Tasks()
         self._noticing = 0  # outcomes whose notice is being made
         self._waiting: list[_Waiting] = []
@@ -85,8 +91,25 @@ class Settler:
             log.exception("attempt_not_understood", id=recipient.token)
             surprise = Failure(FailureKind.INTERNAL, attempt.result.stage, f"{type(error).__name__}: {error}"[:500])
             outcome = decide(recipient, replace(attempt, result=surprise), self._rules, settings, now, dice)
+        if attempt.site and (outcome.status is Status.SENT or outcome.status is Status.HARDFAIL):
+            outcome = self._guarded(outcome, attempt.site, settings.suppression, now)
         self.settle(outcome, done)
         return outcome
+
+    def _guarded(self, outcome: Outcome, site: str, settings: Suppression, now: float) -> Outcome:
+        """Count the recipient at its site, and let it suppress nobody while the site is not believed."""
+        if settings.on != "recipient":
+            return outcome
+        blamed = outcome.status is Status.HARDFAIL and outcome.bounce_class in BLAMES_RECIPIENT
+        percent, least = settings.burst_percent, settings.burst_recipients
+        began = self._bursts.note(site, now, blamed=blamed, percent=percent, least=least)
+        if not blamed or outcome.suppress is None or (burst := self._bursts.burst(site, now)) is None:
+            return outcome
+        if began:
+            log.warning("suppression_paused", site=site, failed=burst.failed, of=burst.seen, until=burst.until)
+        told = () if not began else (Event(EventKind.NOT_BELIEVED, now, data=asdict(burst)),)
+        reason = f"{outcome.reason} (not suppressed: {burst})"
+        return replace(outcome, suppress=None, reason=reason, events=(*outcome.events, *told))
 
     def settle(self, outcome: Outcome, done: _Done = None) -> None:
         """Write ``outcome`` soon, with a log line; ``done`` is called when it is on disk."""

@@ -15,8 +15,10 @@ import structlog
 from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Live
 from arkrelay.config.snapshot import Snapshot
+from arkrelay.mail.feedback import render_feedback
 from arkrelay.mail.header import HeaderError
 from arkrelay.mail.intake import Intake, IntakeOptions, prepare, render_received
+from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused, StoreError
 from arkrelay.model.event import Event, EventKind
@@ -62,8 +64,10 @@ class Submitter:
         meter: Meter,
         upkeep: Upkeep,
         metrics: Metrics,
+        return_paths: ReturnPaths,
     ) -> None:
         self._store = store
+        self._return_paths = return_paths
         self._live = live
         self._signing = signing
         self._queue = queue
@@ -181,13 +185,28 @@ class Submitter:
                 tokens[0],
                 submission.received_at,
             )
+            ids = [self._store.new_recipient_id() for _ in submission.recipients]
             signers = snapshot.signers(tenant.id, intake.author.domain)
-            signatures = await self._signing.sign(intake.content, signers, submission.received_at)
-            content = signatures + received + intake.content
-            return self._draft(submission, intake, snapshot, tenant, used, held, counted, bulk, tokens, content)
+            signed = self._feedback(submission, tenant, intake, snapshot, ids) + intake.content
+            signatures = await self._signing.sign(signed, signers, submission.received_at)
+            content = signatures + received + signed
+            return self._draft(submission, intake, snapshot, tenant, used, held, counted, bulk, ids, tokens, content)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
+
+    def _feedback(
+        self, submission: Submission, tenant: Tenant, intake: Intake, snapshot: Snapshot, ids: Sequence[int]
+    ) -> bytes:
+        """Return the fields that say where complaints go, if that is wanted and the author's domain can vouch."""
+        if not snapshot.settings.public.complaint_address or submission.return_path is None:
+            return b""
+        domain = intake.author.domain
+        state = self._domains.states.get((tenant.id, domain))
+        if state is None or state.return_path != "OK":
+            return b""
+        mark = self._return_paths.local_part(ids[0], submission.received_at) if len(ids) == 1 else None
+        return render_feedback(domain, mark)
 
     def _uncount(self, drafts: Sequence[Draft]) -> None:
         """Give back what messages took of their tenant's limits: they did not come about."""
@@ -221,6 +240,7 @@ class Submitter:
         held: policy.Hold | None,
         counted: int,
         bulk: bool,  # noqa: FBT001 -- one of the facts that were found
+        ids: Sequence[int],
         tokens: Sequence[str],
         content: bytes,
     ) -> Draft:
@@ -252,7 +272,7 @@ class Submitter:
         routes = snapshot.settings.route
         recipients = tuple(
             Recipient(
-                self._store.new_recipient_id(),
+                id_,
                 message,
                 token,
                 str(request.address),
@@ -276,7 +296,7 @@ class Submitter:
                 request.orcpt,
                 delay_at=delay_at(request.notify, at, submission.tell_at, snapshot.settings.dsn),
             )
-            for request, token in zip(submission.recipients, tokens, strict=True)
+            for id_, request, token in zip(ids, submission.recipients, tokens, strict=True)
         )
         events = self._limit_events(tenant, at, 0 if submission.test else len(recipients), used, held)
         return Draft(message, recipients, content, events, held, counted)

@@ -7,17 +7,28 @@ sending: a person, the peer, a limit.
 
 import sqlite3
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from arkrelay.model.errors import NotFound
 from arkrelay.model.message import QUEUED, Recipient
+from arkrelay.model.report import ReportKind
 from arkrelay.policy.schedule import Lane
 from arkrelay.policy.sentences import called, lane_sentence, sentence, when
 from arkrelay.relay.queue import Queue
 from arkrelay.store import queue as rows
+from arkrelay.store import reports
 from arkrelay.store.database import Store
+from arkrelay.store.reports import StoredReport
 
 OURS = ("an internal error", "the database refused")  # beginnings of reasons that are no peer's
+_CAME_BACK = {
+    ReportKind.COMPLAINT: "Its recipient called it spam ({clock}).",
+    ReportKind.UNKNOWN: "On {clock} something came back that a person must read ({subject}): arkrelay message show.",
+    ReportKind.DELAY: "Its server said on {clock} that it still waits there.",
+    ReportKind.RECEIPT: "Its server confirmed it on {clock}.",
+}
 NEWEST = 20  # recipients that an answer about an address or a domain names
 
 
@@ -38,7 +49,7 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
     now = time.time()
     recipient = await store.read(lambda db: _find(db, question))
     if recipient is not None and tenant_id in {None, recipient.message.tenant_id}:
-        return [about(recipient, queue, now)]
+        return [await with_reports(about(recipient, queue, now), recipient, store)]
     text = question.lower()
     address, domain = (text, None) if "@" in text else (None, text)
     found = await store.read(
@@ -126,6 +137,23 @@ def _turn(lane: Lane, queue: Queue, now: float) -> str:
         f"for its turn, or is being sent now: {lane.sessions} of {lane.connections} connections to"
         f" {lane.site or lane.destination} are at work, {lane.ready} wait in memory"
     )
+
+
+async def with_reports(answer: Why, recipient: Recipient, store: Store) -> Why:
+    """Return the answer with what came back about the recipient and did not change its state."""
+    found = await store.read(lambda db: reports.list_reports(db, recipient.id))
+    said = came_back(found)
+    return replace(answer, sentence=f"{answer.sentence} {said}") if said else answer
+
+
+def came_back(found: Sequence[StoredReport]) -> str:
+    """Return a sentence about the newest report of the kind that matters most, or nothing."""
+    for kind, words in _CAME_BACK.items():
+        some = [one for one in found if one.kind is kind]
+        if some:
+            clock = datetime.fromtimestamp(some[-1].at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            return words.format(clock=clock, subject=some[-1].subject or "without a subject")
+    return ""
 
 
 def next_attempt_at(recipient: Recipient, queue: Queue, now: float) -> float | None:

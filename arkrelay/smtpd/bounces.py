@@ -1,7 +1,8 @@
-"""Port 25, for our own names only: it takes mail to ``postmaster`` and refuses everything else.
+"""Port 25, for our own names only: bounces, complaints, postmaster. Everything else is refused at RCPT.
 
-Nothing that comes in here leaves again. Bounces and complaints to our return paths have no meaning yet, so
-they are refused at RCPT, where the peer learns it at once.
+Nothing that comes in here leaves again, and nothing is answered (RFC 5321 §4.5.5). Which addresses there are, and
+what they are for, says ``relay.mailboxes``; what a report means, ``relay.inbound``. What is for a person is kept as a
+file for postmaster.
 """
 
 import asyncio
@@ -13,10 +14,13 @@ import structlog
 
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused, StoreError, StoreFull
+from arkrelay.relay.mailboxes import Mailbox, Purpose
 from arkrelay.smtpd.postmaster import MAX_BYTES, save_postmaster_mail
 from arkrelay.smtpd.transaction import Transaction, TransactionDoor
 
 log = structlog.get_logger()
+
+WRAPPING_BYTES = 262_144  # what a report may have beside the message of ours that it brings back whole
 
 
 class BouncesSession(TransactionDoor):
@@ -24,25 +28,35 @@ class BouncesSession(TransactionDoor):
 
     dsn = False  # nothing is reported back from here: no answer to mail, no backscatter (RFC 3834 §2)
 
+    _mailboxes: tuple[Mailbox, ...] = ()  # of the open transaction, in the order of its recipients
+
     def permit(self) -> None:
         """Everybody may speak; what counts here is the recipient."""
 
     def max_message_bytes(self) -> int:
-        return MAX_BYTES
+        return self.snapshot.settings.smtp.max_message_bytes + WRAPPING_BYTES
+
+    def check_return_path(self, return_path: Address | None) -> None:  # noqa: ARG002 -- any will do
+        """Take any: bounces have none (RFC 5321 §4.5.5), and some servers give one all the same."""
+        self._mailboxes = ()
 
     def check_recipient(self, recipient: Address) -> None:
-        if recipient.local.lower() != "postmaster" or not self._ours(recipient.domain):
+        found = self.shared.inbound.mailboxes.find(recipient, time.time())
+        if found is None:
+            log.info("recipient_unknown", client=self.client, recipient=str(recipient))
             raise Refused(550, "5.1.1", "No such address here")
-
-    def _ours(self, domain: str) -> bool:
-        settings = self.snapshot.settings
-        if domain in (settings.hostname, settings.return_path_host):
-            return True
-        # each sender domain has a return path under its psrp name (Ark contract §13)
-        label, _, parent = domain.partition(".")
-        return label == "psrp" and self.snapshot.owner_of(parent) is not None
+        self._mailboxes += (found,)
 
     async def keep(self, transaction: Transaction, content: bytes) -> str:
+        mailboxes = dict.fromkeys(self._mailboxes)
+        if any(one.purpose is Purpose.POSTMASTER for one in mailboxes) and len(content) > MAX_BYTES:
+            raise Refused(552, "5.3.4", f"Mail to postmaster is at most {MAX_BYTES} bytes")
+        if await self.shared.inbound.take(mailboxes, content):
+            return "Ok: taken"
+        await self._file(transaction, content[:MAX_BYTES])
+        return "Ok: kept for postmaster"
+
+    async def _file(self, transaction: Transaction, content: bytes) -> None:
         settings = self.snapshot.settings
         protocol = f"{'E' if self.extended else ''}SMTP{'S' if self.tls else ''}"
         trace = (
@@ -59,4 +73,3 @@ class BouncesSession(TransactionDoor):
                 raise StoreFull("no room for postmaster's mail") from exc
             raise StoreError(f"postmaster's mail cannot be written: {exc}") from exc
         log.info("postmaster_mail", client=self.client, file=path.name, size_bytes=len(content))
-        return "Ok: kept for postmaster"

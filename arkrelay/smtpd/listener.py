@@ -17,6 +17,7 @@ from arkrelay.config.addresses import parse_endpoint
 from arkrelay.config.live import Live
 from arkrelay.model.errors import ConfigError
 from arkrelay.model.settings import Listen
+from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.submit import Submitter
 from arkrelay.smtpd.bounces import BouncesSession
@@ -46,6 +47,7 @@ class Doors:
         self,
         live: Live,
         submitter: Submitter,
+        inbound: Inbound,
         certificate: ServerCertificate | None,
         metrics: Metrics | None = None,
         rates: RateLimits | None = None,
@@ -53,7 +55,9 @@ class Doors:
         # Half of our descriptors stay for delivery, the database and REST, whoever knocks here.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = MANY_DESCRIPTORS if descriptors == resource.RLIM_INFINITY else descriptors
-        self._shared = Shared(live, submitter, certificate, metrics, max(16, most // 2), rates or RateLimits())
+        self._shared = Shared(
+            live, submitter, inbound, certificate, metrics, max(16, most // 2), rates or RateLimits()
+        )
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[tuple[Path, int]] = []  # with their inode: another process may have replaced it
         self._addresses: list[tuple[str, str]] = []

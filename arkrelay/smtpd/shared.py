@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from arkrelay.base.metrics import Metrics
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live, Snapshot
+from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.submit import Submitter
 from arkrelay.smtpd.limiter import Limiter
@@ -22,6 +23,7 @@ class Shared:
 
     live: Live
     submitter: Submitter
+    inbound: Inbound
     certificate: ServerCertificate | None
     metrics: Metrics | None
     max_sessions: int

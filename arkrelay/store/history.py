@@ -117,7 +117,7 @@ def attempt_row(
             status.value,
             result.stage.value,
             result.kind.value if isinstance(result, Failure) else None,
-            reply and reply.code,
+            (reply and reply.code) or None,  # a report may name none
             text(enhanced_of(result, permanent=status is Status.HARDFAIL)),
             text(str(result)),
             text(details),

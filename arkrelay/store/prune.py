@@ -9,7 +9,7 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, hooks, peertls, receipts, requests, tally, transcripts, usage
+from arkrelay.store import bodies, hooks, peertls, receipts, reports, requests, tally, transcripts, usage
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -92,6 +92,7 @@ def remove_orphans(db: sqlite3.Connection, limit: int = STEP) -> int:
         ("recipients", "message_id", "messages"),
         ("attempts", "recipient_id", "recipients"),
         ("transcripts", "attempt_id", "attempts"),
+        ("reports", "recipient_id", "recipients"),
     ):
         removed += db.execute(
             f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM {table} t"  # noqa: S608 -- the names above
@@ -113,7 +114,9 @@ def _prune_content(db: sqlite3.Connection, before: float, step: int) -> bool:
         ") c JOIN messages m ON m.id = c.id ORDER BY m.id LIMIT ?3",
         (before, start, step),
     ).fetchall()
-    bodies.drop(db, [id_ for id_, old in seen if old])
+    old = [id_ for id_, is_old in seen if is_old]
+    bodies.drop(db, old)
+    reports.forget_contents(db, old)
     return _advance(db, "prune_content", before, seen, step)
 
 
@@ -143,6 +146,7 @@ def _delete_messages(db: sqlite3.Connection, ids: list[int]) -> None:
             count(db, (TOTAL, tenant_id, status), -1)
             transcripts.delete_of(db, recipient_id)
             db.execute("DELETE FROM attempts WHERE recipient_id = ?", (recipient_id,))  # index attempts_recipient
+            db.execute("DELETE FROM reports WHERE recipient_id = ?", (recipient_id,))  # index reports_recipient
     db.executemany("DELETE FROM recipients WHERE message_id = ?", keys)  # index recipients_message
     db.executemany("DELETE FROM messages WHERE id = ?", keys)  # primary key
 

@@ -13,7 +13,8 @@ from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.outcome import Outcome
-from arkrelay.store import find, lists, tally, transcripts
+from arkrelay.model.suppression import Suppress
+from arkrelay.store import find, suppressions, tally, transcripts
 from arkrelay.store.connection import text
 from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
@@ -197,18 +198,36 @@ def _settle(db: sqlite3.Connection, outcome: Outcome) -> bool:
 
 def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> tuple[Event, ...]:
     """Put the address on the list or take it off, and return the event of that, when it changed anything."""
-    recipient = outcome.recipient
+    recipient, wanted = outcome.recipient, outcome.suppress
     message = recipient.message
-    if outcome.suppress is not None:
-        changed = lists.suppress(db, message.tenant_id, recipient.address, outcome.suppress, outcome.at)
-        kind = EventKind.SUPPRESSED
+    if wanted is None:
+        changed, kind = suppressions.lift(db, message.tenant_id, recipient.address), EventKind.UNSUPPRESSED
     else:
-        changed = lists.unsuppress(db, message.tenant_id, recipient.address)
-        kind = EventKind.UNSUPPRESSED
+        changed, kind = _is_enough(db, outcome, wanted), EventKind.SUPPRESSED
+        if changed:
+            changed = suppressions.suppress(
+                db,
+                message.tenant_id,
+                recipient.address,
+                wanted.reason,
+                outcome.at,
+                bounce_class=outcome.bounce_class,
+                recipient_id=recipient.id,
+            )
     if not changed or any(event.kind is kind for event in outcome.events):
         return ()
-    data = {"address": recipient.address, "reason": outcome.suppress or "delivered"}
+    data = {"address": recipient.address, "reason": wanted.reason if wanted is not None else "delivered"}
     return (Event(kind, outcome.at, message.tenant_id, message.id, recipient.id, data),)
+
+
+def _is_enough(db: sqlite3.Connection, outcome: Outcome, wanted: Suppress) -> bool:
+    """Return whether the address has had as many ends of this class as it takes, this one among them."""
+    if wanted.times <= 1 or outcome.bounce_class is None:
+        return True
+    recipient, since = outcome.recipient, outcome.at - wanted.within_s
+    tenant_id, blamed = recipient.message.tenant_id, outcome.bounce_class
+    n = suppressions.ends_of_class(db, tenant_id, recipient.address, blamed, since, wanted.times)
+    return n >= wanted.times
 
 
 def recover(db: sqlite3.Connection, left: Mapping[int, Phase], rebooted: bool, epoch: int, now: float) -> Recovery:  # noqa: FBT001 -- a fixed interface

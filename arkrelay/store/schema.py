@@ -156,6 +156,17 @@ _THIRD = (
         deferred INTEGER NOT NULL) WITHOUT ROWID""",
     # what was said in an attempt (policy/transcript.py), apart from it: it is forgotten earlier, and read seldom
     "CREATE TABLE transcripts (attempt_id INTEGER PRIMARY KEY, at REAL NOT NULL, said TEXT NOT NULL)",
+    # what comes back about recipients, and why each suppression was made
+    "ALTER TABLE suppressions ADD COLUMN cause TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE suppressions ADD COLUMN bounce_class TEXT",
+    "ALTER TABLE suppressions ADD COLUMN recipient_id INTEGER",
+    "UPDATE suppressions SET cause = CASE WHEN automatic THEN 'failure' ELSE 'hand' END",
+    # AUTOINCREMENT: webhooks name a report by its number
+    """CREATE TABLE reports (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, recipient_id INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+        digest BLOB NOT NULL, form TEXT NOT NULL, sender TEXT NOT NULL, subject TEXT NOT NULL, status TEXT NOT NULL,
+        said TEXT NOT NULL, content BLOB)""",
+    "CREATE UNIQUE INDEX reports_recipient ON reports (recipient_id, digest)",
 )
 
 

@@ -493,3 +493,50 @@ async def test_a_tenants_key_moves_its_own_mail_only(door: RestDoor) -> None:
     assert (await door.ask("POST", "/v1/queue/release", {"ids": [id_]}, key=OTHER_KEY)).data == {"count": 0}
     assert (await door.ask("POST", "/v1/queue/delete", {"all": True}, key=OTHER_KEY)).data == {"count": 0}
     assert (await door.ask("GET", f"/v1/emails/{id_}")).data["status"] == "held"
+
+
+async def test_an_entry_with_a_stream_holds_mail_with_that_tag_alone(door: RestDoor) -> None:
+    created = await door.ask("POST", SUPPRESSIONS, {"address": "stream@rcpt.test", "stream": "news"})
+    assert (created.status, created.data["stream"], created.data["cause"]) == (201, "news", "hand")
+    letter = {"from": "app@sender.test", "to": ["stream@rcpt.test"], "subject": "x", "text": "x"}
+    tagged = (await door.ask("POST", "/v1/emails", {**letter, "tag": "news"})).data
+    other = (await door.ask("POST", "/v1/emails", {**letter, "tag": "receipt"})).data
+    assert (await door.ask("GET", f"/v1/emails/{tagged['id']}")).data["status"] == "held"
+    assert (await door.ask("GET", f"/v1/emails/{other['id']}")).data["status"] != "held"
+    listed = (await door.ask("GET", f"{SUPPRESSIONS}?stream=news")).body["data"]
+    assert [one["address"] for one in listed] == ["stream@rcpt.test"]
+
+
+async def test_an_import_is_listed_by_its_cause_and_undone_by_it(door: RestDoor) -> None:
+    entries = [
+        {"address": "Old1@rcpt.test", "reason": "bounced elsewhere", "createdAt": "2026-01-31T12:00:00Z"},
+        {"address": "old2@rcpt.test"},
+    ]
+    assert (await door.ask("POST", f"{SUPPRESSIONS}/import", {"entries": entries})).data == {"added": 2, "present": 0}
+    assert (await door.ask("POST", f"{SUPPRESSIONS}/import", {"entries": entries})).data == {"added": 0, "present": 2}
+    found = (await door.ask("GET", f"{SUPPRESSIONS}?cause=import&reason=bounced%20elsewhere")).body["data"]
+    assert [(one["address"], one["createdAt"]) for one in found] == [("Old1@rcpt.test", "2026-01-31T12:00:00.000Z")]
+    dry = (await door.ask("POST", f"{SUPPRESSIONS}/undo", {"cause": "import", "dryRun": True})).data
+    assert (dry["removed"], dry["dryRun"]) == (2, True)
+    until = {"cause": "import", "until": "2026-02-01T00:00:00Z"}
+    done = (await door.ask("POST", f"{SUPPRESSIONS}/undo", until)).data
+    assert done == {"removed": 1, "addresses": ["Old1@rcpt.test"], "dryRun": False}
+    assert (await door.ask("GET", f"{SUPPRESSIONS}/old2@rcpt.test")).data["suppressed"] is True
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("undo", {}, "cause"),
+        ("undo", {"since": "yesterday"}, "since"),
+        ("undo", {"classification": "nonsense"}, "classification"),
+        ("import", {"entries": []}, "entries"),
+        ("import", {"entries": [{"address": "a@x.test"}, {"address": "nobody"}]}, "entries"),
+    ],
+)
+async def test_a_bad_undo_or_import_names_its_field_and_does_nothing(
+    door: RestDoor, path: str, body: dict[str, Any], field: str
+) -> None:
+    answer = await door.ask("POST", f"{SUPPRESSIONS}/{path}", body)
+    assert (answer.status, answer.field) == (400, field), answer.body
+    assert (await door.ask("GET", f"{SUPPRESSIONS}/a@x.test")).data["suppressed"] is False

@@ -2,7 +2,8 @@
 
 It needs root, as every Postfix does. Each address is a server with manners of its own, so one instance is the MX of
 several domains; ``DOMAINS`` says which. Mail ends in maildirs, one per address (``Postfix.wait``), and mail to our
-own return paths in a mailbox of theirs, so that what Postfix reports about a message can be read too.
+own return paths in a mailbox of theirs, so that what Postfix reports about a message can be read too; or with
+``returns_to`` to that port of this machine. What ``lost`` names is accepted and bounces later.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import os
 import pwd
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -55,6 +57,8 @@ smtp_dns_support_level = disabled
 smtpd_peername_lookup = no
 notify_classes =
 virtual_mailbox_domains = {domains} {return_paths}
+transport_maps = texthash:{folder}/etc/transport
+virtual_alias_maps = texthash:{folder}/etc/aliases
 virtual_mailbox_base = {folder}/mail
 virtual_mailbox_maps = texthash:{folder}/etc/mailboxes
 virtual_uid_maps = static:{uid}
@@ -65,6 +69,8 @@ smtpd_relay_restrictions = reject_unauth_destination
 smtpd_recipient_restrictions = check_recipient_access texthash:{folder}/etc/access, reject_unauth_destination
 smtpd_data_restrictions = reject_unauth_pipelining
 smtpd_tls_security_level = may
+smtp_tls_security_level = may
+smtp_tls_loglevel = 1
 smtpd_tls_cert_file = {certificate}
 smtpd_tls_key_file = {private_key}
 smtpd_tls_received_header = yes
@@ -84,6 +90,7 @@ verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 proxywrite unix - - n - 1 proxymap
+smtp unix - - n - - smtp
 error unix - - n - - error
 retry unix - - n - - error
 virtual unix - n n - - virtual
@@ -95,12 +102,23 @@ postlog unix-dgram n - n - 1 postlogd
 class Postfix:
     """``async with Postfix(port, pair, mailboxes)``: started, and stopped with its folder gone."""
 
-    def __init__(self, port: int, pair: Pair, mailboxes: tuple[str, ...], access: str = "") -> None:
+    def __init__(
+        self,
+        port: int,
+        pair: Pair,
+        mailboxes: tuple[str, ...],
+        access: str = "",
+        *,
+        returns_to: int = 0,
+        lost: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = port
         self.folder = Path(tempfile.mkdtemp(prefix="arkrelay-postfix-"))
         self._pair = pair
         self._mailboxes = mailboxes
         self._access = access
+        self._returns_to = returns_to
+        self._lost = lost or {}
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -165,7 +183,7 @@ class Postfix:
             "main.cf": MAIN.format(
                 folder=self.folder,
                 domains=" ".join(DOMAINS),
-                return_paths=RETURN_PATHS,
+                return_paths="" if self._returns_to else RETURN_PATHS,
                 uid=nobody.pw_uid,
                 gid=nobody.pw_gid,
                 certificate=certificate,
@@ -173,6 +191,10 @@ class Postfix:
             ),
             "mailboxes": "".join(f"{name} {_place(name)}/\n" for name in (*self._mailboxes, f"@{RETURN_PATHS}")),
             "access": self._access,
+            # at its own name it would be refused at once
+            "aliases": "".join(f"{address} {_lost(address)}\n" for address in self._lost),
+            "transport": "".join(f"{_lost(address)} error:{why}\n" for address, why in self._lost.items())
+            + (f"{RETURN_PATHS} smtp:[127.0.0.1]:{self._returns_to}\n" if self._returns_to else ""),
         }
         for name, text in files.items():
             (self.folder / "etc" / name).write_text(text)
@@ -231,3 +253,7 @@ class Postfix:
 def _place(mailbox: str) -> str:
     local, _, domain = mailbox.rpartition("@")
     return f"{domain}/{local or 'everyone'}"
+
+
+def _lost(address: str) -> str:
+    return f"{address.partition('@')[0]}@lost.test"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import struct
@@ -12,12 +13,19 @@ from typing import cast
 
 from peers.certificates import authority, valid
 
+from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Live
+from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused
 from arkrelay.model.message import Accepted, Submission
+from arkrelay.policy.burst import Bursts
+from arkrelay.policy.classify import Rules
+from arkrelay.relay.inbound import Inbound
+from arkrelay.relay.mailboxes import Mailboxes
 from arkrelay.relay.submit import Submitter
 from arkrelay.smtpd.listener import Doors
+from arkrelay.store.database import Store
 from arkrelay.wire.tls import ServerCertificate
 
 WAIT_S = 10.0  # nothing in these tests may take longer
@@ -72,6 +80,11 @@ BOUND = LOCAL + 'tenant = "acme"\n'
 PUBLIC = '[[listen]]\nservice = "submission"\naddress = "127.0.0.1:0"\n'
 IMPLICIT = '[[listen]]\nservice = "submissions"\naddress = "127.0.0.1:0"\n'
 BOUNCES = '[[listen]]\nservice = "bounces"\naddress = "127.0.0.1:0"\n'
+
+
+@functools.cache
+def rules() -> Rules:
+    return Rules.load()
 
 
 class Notebook:
@@ -198,6 +211,8 @@ class Rig:
     notebook: Notebook
     folder: Path
     tls: ssl.SSLContext
+    store: Store
+    return_paths: ReturnPaths
     clients: list[Client] = field(default_factory=list)
 
     def endpoint(self, index: int = 0) -> str:
@@ -261,10 +276,22 @@ async def running(
     assert settings.tls is not None
     notebook = Notebook()
     certificate = ServerCertificate(settings.tls.certificate, settings.tls.private_key)
-    doors = Doors(live, cast("Submitter", notebook), certificate)
+    with contextlib.closing(Store.open(settings.state_dir)) as store:
+        async with _serving(live, notebook, store, certificate, folder) as rig:
+            yield rig
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    live: Live, notebook: Notebook, store: Store, certificate: ServerCertificate, folder: Path
+) -> AsyncIterator[Rig]:
+    return_paths = ReturnPaths(live.snapshot.return_path_secret())
+    mailboxes = Mailboxes(live, return_paths)
+    inbound = Inbound(store, live, mailboxes, rules(), Metrics(), Bursts(), lambda host: host)
+    doors = Doors(live, cast("Submitter", notebook), inbound, certificate)
     await doors.start()
     client_context = ssl.create_default_context(cafile=str(authority().ca_file))
-    rig = Rig(doors, live, notebook, folder, client_context)
+    rig = Rig(doors, live, notebook, folder, client_context, store, return_paths)
     try:
         yield rig
     finally:

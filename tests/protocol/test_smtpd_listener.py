@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from arkrelay.config.live import Live
 from arkrelay.model.errors import ConfigError
+from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.submit import Submitter
 from arkrelay.smtpd.listener import Doors, pair
 
@@ -52,7 +53,7 @@ async def test_a_dead_process_socket_is_replaced_and_a_live_one_is_not(tmp_path:
         dead.bind(str(path))
     async with running(tmp_path, unix(path)) as rig:
         await rig.connect()
-        second = Doors(rig.live, cast("Submitter", Notebook()), None)
+        second = Doors(rig.live, cast("Submitter", Notebook()), cast("Inbound", None), None)
         with pytest.raises(ConfigError, match="another process listens there"):
             await second.start()
         await rig.connect()
@@ -64,7 +65,7 @@ async def test_an_address_in_use_is_named_and_nothing_stays_bound(tmp_path: Path
         taken.listen()
         port = taken.getsockname()[1]
         path = write_config(tmp_path, BOUND + BOUND.replace(":0", f":{port}"))
-        doors = Doors(Live(path), cast("Submitter", Notebook()), None)
+        doors = Doors(Live(path), cast("Submitter", Notebook()), cast("Inbound", None), None)
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
             await doors.start()
         assert doors._servers == []
@@ -77,7 +78,7 @@ async def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
         "127.0.0.1:25": socket.create_server(("127.0.0.1", 0)),
     }
     ports = {name: sock.getsockname()[1] for name, sock in passed.items()}
-    doors = Doors(Live(path), cast("Submitter", Notebook()), None)
+    doors = Doors(Live(path), cast("Submitter", Notebook()), cast("Inbound", None), None)
     await doors.start(passed)
     assert doors.addresses == [
         ("submission", f"127.0.0.1:{ports['submission']}"),
@@ -109,7 +110,7 @@ async def test_a_socket_for_both_families_serves_both_listeners(tmp_path: Path) 
         tmp_path, BOUNCES.replace("127.0.0.1:0", f"0.0.0.0:{port}") + BOUNCES.replace("127.0.0.1:0", f"[::]:{port}")
     )
     passed = {"bounces": socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)}
-    doors = Doors(Live(path), cast("Submitter", Notebook()), None)
+    doors = Doors(Live(path), cast("Submitter", Notebook()), cast("Inbound", None), None)
     await doors.start(passed)
     assert doors.addresses == [("bounces", f"[::]:{port}")]
     for host in ("127.0.0.1", "::1"):
@@ -123,7 +124,7 @@ async def test_a_socket_for_both_families_serves_both_listeners(tmp_path: Path) 
 async def test_a_socket_that_nobody_wants_is_closed(tmp_path: Path) -> None:
     path = write_config(tmp_path, BOUND)
     passed = {"bounces": socket.create_server(("127.0.0.1", 0))}
-    doors = Doors(Live(path), cast("Submitter", Notebook()), None)
+    doors = Doors(Live(path), cast("Submitter", Notebook()), cast("Inbound", None), None)
     with capture_logs() as lines:
         await doors.start(passed)
     assert passed["bounces"].fileno() == -1

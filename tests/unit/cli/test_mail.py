@@ -152,9 +152,10 @@ def test_message_list_passes_the_filters(program: Program, daemon: Double) -> No
 
 
 def test_message_show_for_a_person(program: Program, daemon: Double) -> None:
-    daemon.answers = {"GET /v1/emails/tok1": DETAIL}
+    report = {"at": "2026-01-01", "kind": "unknown", "sender": "Bob", "subject": "Hm\x1b[2J", "said": "What is this?"}
+    daemon.answers = {"GET /v1/emails/tok1": DETAIL, "GET /v1/emails/tok1/reports": {"reports": [report]}}
     ran = program("message", "show", "tok1")
-    for text in ("<m@x>", "a.pdf (1.2 kB)", "line one", "4.7.1 later"):
+    for text in ("<m@x>", "a.pdf (1.2 kB)", "line one", "4.7.1 later", "unknown", "What is this?"):
         assert text in ran.out
     assert "\x1b" not in ran.out
     assert json.loads(program("message", "show", "--json", "tok1").out) == DETAIL
@@ -281,13 +282,21 @@ class TestSuppression:
         assert not daemon.asked
 
     def test_export_reads_every_page(self, program: Program, daemon: Double) -> None:
-        row = {"id": "1", "address": "b@x.test", "reason": 'said "no", twice', "createdAt": "2026-01-01"}
+        row = {
+            "id": "1",
+            "address": "b@x.test",
+            "reason": 'said "no", twice',
+            "createdAt": "2026-01-01",
+            "cause": "hand",
+        }
         daemon.answers = {f"GET {PATH}": [page([row], 1, 2), page([{**row, "address": "c@x.test"}], 2, 2)]}
         assert program("suppression", "export").out.splitlines() == [
-            "address,reason,createdAt",
-            'b@x.test,"said ""no"", twice",2026-01-01',
-            'c@x.test,"said ""no"", twice",2026-01-01',
+            "address,reason,createdAt,stream,cause,classification",
+            'b@x.test,"said ""no"", twice",2026-01-01,,hand,',
+            'c@x.test,"said ""no"", twice",2026-01-01,,hand,',
         ]
+        daemon.answers = {f"GET {PATH}": page([row])}
+        assert json.loads(program("suppression", "export", "--format", "json").out)[0]["cause"] == "hand"
 
     @pytest.mark.parametrize(
         "text",
@@ -299,10 +308,13 @@ class TestSuppression:
     )
     def test_import_reads_what_others_export(self, program: Program, daemon: Double, home: Path, text: str) -> None:
         (home / "list.csv").write_text(text.replace("reason;x", "reason"), encoding="utf-8", newline="")
-        daemon.answers = {f"POST {PATH}": {"id": "1"}}
-        assert program("suppression", "import", str(home / "list.csv")).code == 0
-        assert [asked.body["address"] for asked in daemon.asked] == ["b@x.test", "c@x.test"]
-        assert daemon.asked[0].body["reason"] == "why"
+        daemon.answers = {f"POST {PATH}/import": {"added": 1, "present": 1}}
+        ran = program("suppression", "import", str(home / "list.csv"))
+        assert (ran.code, ran.out) == (0, "added: 1, on the list before: 1, lines skipped: 0 (csv)\n")
+        assert daemon.asked[0].body["entries"] == [
+            {"address": "b@x.test", "reason": "why"},
+            {"address": "c@x.test", "reason": "imported"},
+        ]
 
     def test_one_bad_line_imports_nothing(self, program: Program, daemon: Double, home: Path) -> None:
         (home / "list.csv").write_text("address\nb@x.test\nnonsense\n")
@@ -313,11 +325,36 @@ class TestSuppression:
         assert not daemon.asked
 
     def test_a_refusal_in_the_middle_says_how_far_it_came(self, program: Program, daemon: Double, home: Path) -> None:
-        (home / "list.csv").write_text("b@x.test\nc@x.test\n")
-        daemon.answers = {f"POST {PATH}": [{"id": "1"}, (507, {"error": {"message": "the disk is full"}})]}
+        (home / "list.csv").write_text("".join(f"b{n}@x.test\n" for n in range(600)))
+        full = (507, {"error": {"message": "the disk is full"}})
+        daemon.answers = {f"POST {PATH}/import": [{"added": 500, "present": 0}, full]}
         ran = program("suppression", "import", str(home / "list.csv"))
         assert ran.code == 1
-        assert "c@x.test: the disk is full (1 imported before it)" in ran.err
+        assert "line 501 and the following: the disk is full (500 imported before)" in ran.err
+
+    def test_bad_lines_can_be_skipped_and_are_named(self, program: Program, daemon: Double, home: Path) -> None:
+        (home / "list.csv").write_text("address\nb@x.test\nnonsense\nc@@x.test\nd@x.test\n")
+        daemon.answers = {f"POST {PATH}/import": {"added": 2, "present": 0}}
+        dry = program("suppression", "import", "--dry-run", str(home / "list.csv"))
+        assert dry.out == "to import: 2, lines skipped: 2 (csv)\n"
+        assert not daemon.asked
+        ran = program("suppression", "import", "--skip-bad", "--reason", "old list", str(home / "list.csv"))
+        assert ran.code == 0
+        assert "line 3" in ran.err
+        assert "line 4" in ran.err
+        assert [one["reason"] for one in daemon.asked[0].body["entries"]] == ["old list"] * 2
+
+    def test_undo_names_what_it_takes_off(self, program: Program, daemon: Double) -> None:
+        daemon.answers = {f"POST {PATH}/undo": {"removed": 3, "addresses": ["b@x.test"], "dryRun": True}}
+        ran = program("suppression", "undo", "--class", "invalid_recipient", "--since", "2026-01-31", "--dry-run")
+        assert (ran.code, ran.out) == (0, "b@x.test\n")
+        assert "and 2 more\nwould be taken off the list: 3" in ran.err
+        assert daemon.asked[0].body == {
+            "classification": "invalid_recipient", "since": "2026-01-31", "dryRun": True,
+        }  # fmt: skip
+        assert program("suppression", "undo").code == 2
+        daemon.answers = {f"POST {PATH}/undo": {"removed": 0, "addresses": [], "dryRun": False}}
+        assert program("suppression", "undo", "--cause", "import").code == 0
 
     def test_an_unknown_tenant_is_told_with_those_that_are(self, program: Program) -> None:
         ran = program("suppression", "list", "--tenant", "nobody")

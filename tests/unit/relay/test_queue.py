@@ -14,7 +14,7 @@ from arkrelay.policy.retry import longest_wait_s
 from arkrelay.policy.schedule import HANDOVER_MESSAGES, Lane, Schedule, Share
 from arkrelay.relay import queue
 from arkrelay.store.journal import Phase
-from arkrelay.store.lists import add_suppression
+from arkrelay.store.suppressions import add
 
 # The schedule, which needs no store.
 
@@ -194,7 +194,7 @@ async def test_an_address_that_was_suppressed_meanwhile_is_held_at_the_claim_wha
     people = [rig.recipient(f"{name}@a.test") for name in ("Ann", "ann", "ANN", "bob")]
     passed = rig.recipient("ann@a.test", hold_reason=HoldReason.SUPPRESSED)  # a person has passed over the list
     await rig.accept(*people, passed)
-    await rig.store.write(lambda db: add_suppression(db, "acme", "ann@a.test", "asked us to stop", NOW))
+    await rig.store.write(lambda db: add(db, "acme", "ann@a.test", "asked us to stop", NOW))
     rig.queue.note_due("a.test", "acme", NOW)
     lane = rig.queue.schedule.lane("a.test")
     served = []

@@ -16,6 +16,7 @@ from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.model.settings import Delivery, Settings, Suppression
 from arkrelay.policy import outcomes
 from arkrelay.policy.describe import describe
+from arkrelay.store import suppressions
 
 RULES = rules()
 MESSAGE = Message(1, "acme", Door.SMTP, None, NOW, "<1@sender.test>", "a@sender.test", "sender.test", "a@sender.test")
@@ -219,7 +220,7 @@ def test_what_we_stopped_before_the_dot_is_no_attempt() -> None:
 )
 def test_what_suppresses_is_a_setting(on: str, result: Reply, attempts: int, reason: str | None) -> None:
     outcome = decide(result, replace(RECIPIENT, attempts=attempts), suppression=Suppression(on=on))
-    assert outcome.suppress == reason
+    assert (outcome.suppress and outcome.suppress.reason) == reason
 
 
 def test_a_delivery_takes_an_automatic_entry_off_the_list() -> None:
@@ -325,3 +326,51 @@ async def test_outcomes_wait_while_the_database_is_locked(rig: Rig) -> None:
 def test_the_class_of_a_failure_is_kept() -> None:
     assert decide(failure(FailureKind.TIMEOUT)).bounce_class is BounceClass.CONNECTION
     assert decide(TAKEN).bounce_class is None
+
+
+# The burst guard.
+
+
+async def test_a_site_that_refuses_too_many_suppresses_nobody_and_says_so_once(rig: Rig) -> None:
+    unknown = reply(550, "User unknown", "5.1.1")
+
+    def refused(number: int, site: str) -> Outcome:
+        one = rig.recipient(f"a{number}@rcpt.test")
+        return rig.settler.attempted(one, Attempt(one.id, NOW, 0.1, unknown, host="mx.rcpt.test", site=site))
+
+    outcomes = [refused(number, "google") for number in range(60)]
+    assert [one.suppress is not None for one in outcomes] == [True] * 49 + [False] * 11
+    told = [[event for event in one.events if event.kind is EventKind.NOT_BELIEVED] for one in outcomes]
+    assert [len(one) for one in told] == [0] * 49 + [1] + [0] * 10
+    assert told[49][0].data["site"] == "google"
+    assert outcomes[50].reason.endswith(
+        "(not suppressed: google refused 51 of 51 recipients as unknown within an hour)"
+    )
+    assert refused(61, "yahoo").suppress is not None
+    assert outcomes[59].events[0].data["details"].startswith("550 invalid recipient")
+    await rig.settler.drained(5)
+
+
+async def test_exact_ark_behaviour_believes_every_site(rig: Rig) -> None:
+    rig.folder.main('[suppression]\non = "any-hardfail"\n', hostname="relay.test")
+    rig.live.reload()
+    for number in range(80):
+        one = rig.recipient(f"a{number}@rcpt.test")
+        attempt = Attempt(one.id, NOW, 0.1, reply(550, "User unknown", "5.1.1"), site="google")
+        assert rig.settler.attempted(one, attempt).suppress is not None
+    await rig.settler.drained(5)
+
+
+async def test_the_third_full_mailbox_within_a_week_suppresses(rig: Rig) -> None:
+    for number, listed in enumerate((False, False, True)):
+        one = rig.recipient("ann@rcpt.test")
+        await rig.accept(one)
+        written = asyncio.Event()
+        rig.settler.attempted(one, Attempt(one.id, NOW, 0.1, reply(552, "Mailbox full", "5.2.2")), written.set)
+        await asyncio.wait_for(written.wait(), 5)
+        found = await rig.store.read(lambda db: suppressions.get(db, "acme", "ann@rcpt.test"))
+        assert (found is not None) is listed, number
+        if found is not None:
+            assert (found.reason, found.bounce_class, found.recipient_id) == (
+                "mailbox full", BounceClass.MAILBOX_FULL, one.id,
+            )  # fmt: skip

@@ -9,10 +9,12 @@ from unit.relay.rig import Rig
 
 from arkrelay.model.errors import NotFound
 from arkrelay.model.message import Door, Message, Recipient, Status
+from arkrelay.model.report import ReportKind
 from arkrelay.policy.pace import Order
 from arkrelay.policy.schedule import Lane
 from arkrelay.policy.sentences import lane_sentence, sentence, when
-from arkrelay.relay.why import Why, about, next_attempt_at, why
+from arkrelay.relay.why import Why, about, came_back, next_attempt_at, why
+from arkrelay.store.reports import StoredReport
 
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 MESSAGE = Message(1, "acme", Door.SMTP, None, NOW, "<1@sender.test>", "a@sender.test", "sender.test", "a@sender.test")
@@ -247,3 +249,19 @@ async def test_a_question_is_an_id_an_address_or_a_domain(rig: Rig) -> None:
     for question, tenant in ((ann.token, "other"), ("rcpt.test", "other"), ("nobody@rcpt.test", None), ("x", None)):
         with pytest.raises(NotFound, match=f"nothing is known of {question}"):
             await why(question, rig.store, rig.queue, tenant)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ((), ""),
+        ((ReportKind.AUTO_REPLY,), ""),
+        ((ReportKind.UNKNOWN,), "On 2026-02-02 02:40 UTC something came back that a person must read (Hm): arkrelay"),
+        ((ReportKind.UNKNOWN, ReportKind.COMPLAINT), "Its recipient called it spam (2026-02-02 02:40 UTC)."),
+        ((ReportKind.DELAY,), "Its server said on 2026-02-02 02:40 UTC that it still waits there."),
+    ],
+)
+def test_what_came_back_is_told_beside_the_state(kinds: tuple[ReportKind, ...], said: str) -> None:
+    found = [StoredReport(n, 1_770_000_000.0, kind, "", "Bob", "Hm", "", "", b"") for n, kind in enumerate(kinds)]
+    assert came_back(found).startswith(said)
+    assert bool(came_back(found)) is bool(said)

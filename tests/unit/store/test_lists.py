@@ -1,44 +1,10 @@
-"""Suppressions, domain states, credentials and notes."""
+"""Domain states, credentials and notes."""
 
 from unit.store.build import NOW
 
 from arkrelay.model.domain import DomainState, TrackState
-from arkrelay.store import lists
+from arkrelay.store import lists, suppressions
 from arkrelay.store.database import Store
-
-
-async def test_a_suppression_is_one_per_address_whatever_its_case(store: Store) -> None:
-    first = await store.write(lambda db: lists.add_suppression(db, "acme", "Bob@Dest.test", "asked", NOW))
-    again = await store.write(lambda db: lists.add_suppression(db, "acme", "bob@dest.TEST", "asked twice", NOW + 1))
-    assert (again.id, again.reason, again.created_at, again.automatic) == (first.id, "asked twice", NOW, False)
-    assert await store.read(lambda conn: lists.get_suppression(conn, "beta", "bob@dest.test")) is None
-    keys = [f"{n}@x.test" for n in range(1200)] + ["bob@dest.test", "\udcff"]
-    assert await store.read(lambda conn: lists.suppressed_among(conn, "acme", keys)) == {
-        "bob@dest.test": "asked twice"
-    }
-    assert await store.write(lambda db: lists.remove_suppression(db, "acme", "BOB@dest.test"))
-    assert not await store.write(lambda db: lists.remove_suppression(db, "acme", "BOB@dest.test"))
-
-
-async def test_an_automatic_entry_neither_replaces_nor_lifts_a_persons(store: Store) -> None:
-    await store.write(lambda db: lists.add_suppression(db, "acme", "a@x.test", "asked", NOW))
-    assert not await store.write(lambda db: lists.suppress(db, "acme", "a@x.test", "hard fail", NOW))
-    assert not await store.write(lambda db: lists.unsuppress(db, "acme", "a@x.test"))
-    found = await store.read(lambda conn: lists.get_suppression(conn, "acme", "a@x.test"))
-    assert found is not None
-    assert found.reason == "asked"
-    assert await store.write(lambda db: lists.suppress(db, "acme", "b@x.test", "hard fail", NOW))
-    await store.write(lambda db: lists.add_suppression(db, "acme", "b@x.test", "asked", NOW))
-    assert not await store.write(lambda db: lists.unsuppress(db, "acme", "b@x.test"))  # a person's now
-
-
-async def test_suppressions_are_listed_newest_first(store: Store) -> None:
-    for n in range(5):
-        await store.write(lambda db, n=n: lists.add_suppression(db, "acme", f"{n}@x.test", "r", NOW + n))  # type: ignore[misc] # n's type
-    await store.write(lambda db: lists.add_suppression(db, "beta", "z@x.test", "r", NOW))
-    found, total = await store.read(lambda conn: lists.list_suppressions(conn, "acme", 2, 2))
-    assert ([one.address for one in found], total) == (["2@x.test", "1@x.test"], 5)
-    assert await store.read(lambda conn: lists.list_suppressions(conn, "acme", 9, 2)) == ([], 5)
 
 
 async def test_domain_states_are_kept_by_tenant_and_domain(store: Store) -> None:
@@ -89,15 +55,15 @@ async def test_track_states_are_kept_by_tenant_and_name(store: Store) -> None:
 
 async def test_the_lists_of_a_deleted_tenant_are_removed_step_by_step(store: Store) -> None:
     for n in range(5):
-        await store.write(lambda db, n=n: lists.add_suppression(db, "acme", f"{n}@x.test", "r", NOW))  # type: ignore[misc] # n's type
-    await store.write(lambda db: lists.add_suppression(db, "beta", "z@x.test", "r", NOW))
+        await store.write(lambda db, n=n: suppressions.add(db, "acme", f"{n}@x.test", "r", NOW))  # type: ignore[misc] # n's type
+    await store.write(lambda db: suppressions.add(db, "beta", "z@x.test", "r", NOW))
     await store.write(lambda db: lists.set_last_used(db, "acme", "app", NOW))
     steps = 1
     while await store.write(lambda db: lists.remove_tenant_lists(db, "acme", 2)):
         steps += 1
     assert steps == 3
-    assert (await store.read(lambda conn: lists.list_suppressions(conn, "acme")))[1] == 0
-    assert (await store.read(lambda conn: lists.list_suppressions(conn, "beta")))[1] == 1
+    assert (await store.read(lambda conn: suppressions.list_page(conn, "acme")))[1] == 0
+    assert (await store.read(lambda conn: suppressions.list_page(conn, "beta")))[1] == 1
     assert await store.read(lambda conn: lists.last_used(conn, "acme")) == {}
 
 

@@ -9,8 +9,9 @@ from unit.store.build import NOW, accept, count, load, settle
 from arkrelay.model.errors import NotFound, StoreError
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
+from arkrelay.model.report import Report, ReportKind
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, history, lists, prune, usage
+from arkrelay.store import bodies, history, lists, prune, reports, usage
 from arkrelay.store.database import Store
 
 DAY = 86400.0
@@ -181,3 +182,20 @@ async def test_old_notes_on_hosts_and_usage_go(store: Store) -> None:
     assert await store.read(lambda conn: usage.granted_since(conn, "acme", 0)) == 1
     await prune_all(store, NOW + 500 * DAY)
     assert await store.read(lambda conn: usage.granted_since(conn, "acme", 0)) == 0
+
+
+async def test_what_came_back_is_forgotten_with_the_content_and_goes_with_the_message(store: Store) -> None:
+    one = await accept(store)
+    await settle(store, one)
+    report = Report(kind=ReportKind.UNKNOWN, form="", sender="Bob", subject="Re: secret", explanation="What?")
+    await store.write(
+        lambda db: reports.insert(db, one.id, report, report.kind, None, b"digest", b"> your secret", NOW)
+    )
+    await prune_all(store, NOW + 29 * DAY)
+    assert [kept.content for kept in await store.read(lambda conn: reports.list_reports(conn, one.id))] == [
+        b"> your secret"
+    ]
+    await prune_all(store, NOW + 31 * DAY)
+    assert [kept.content for kept in await store.read(lambda conn: reports.list_reports(conn, one.id))] == [b""]
+    await prune_all(store, NOW + 61 * DAY)
+    assert await store.read(partial(count, table="reports")) == 0

@@ -13,7 +13,8 @@ from arkrelay.model.errors import NotFound, StoreError
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import HoldReason, Status
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.store import bodies, find, history, lists, peertls, prune, queue, usage
+from arkrelay.model.suppression import Suppress
+from arkrelay.store import bodies, find, history, lists, peertls, prune, queue, suppressions, usage
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Phase
@@ -86,7 +87,7 @@ async def test_a_released_claim_is_due_again(store: Store) -> None:
 async def test_an_outcome_is_one_write(store: Store) -> None:
     one = await accept(store, leased=True)
     await settle(
-        store, one, Status.HARDFAIL, bounce_class=BounceClass.NO_MAILBOX, suppress="hard fail",
+        store, one, Status.HARDFAIL, bounce_class=BounceClass.NO_MAILBOX, suppress=Suppress("hard fail"),
         attempt=attempt(one, 550, "5.1.1 no such user"),
     )  # fmt: skip
     got = await load(store, one)
@@ -99,8 +100,8 @@ async def test_an_outcome_is_one_write(store: Store) -> None:
     assert delivery.tls.verified
     kinds = [entry.event.kind for entry in await store.read(history.list_events)]
     assert kinds == [EventKind.ACCEPTED, EventKind.FAILED, EventKind.SUPPRESSED]
-    assert await store.read(lambda conn: lists.suppressed_among(conn, "acme", ["b@dest.test"])) == {
-        "b@dest.test": "hard fail"
+    assert await store.read(lambda conn: suppressions.among(conn, "acme", ["b@dest.test"])) == {
+        "b@dest.test": {"": "hard fail"}
     }
     assert (await store.read(usage.totals))[Status.HARDFAIL] == 1
     assert not await store.read(lambda conn: queue.in_hand(conn, one.id))
@@ -108,7 +109,7 @@ async def test_an_outcome_is_one_write(store: Store) -> None:
 
 async def test_a_softfail_is_queued_again_and_a_later_delivery_lifts_an_automatic_suppression(store: Store) -> None:
     one = await accept(store, leased=True)
-    await store.write(lambda db: lists.suppress(db, "acme", "B@dest.test", "hard fail", NOW))
+    await store.write(lambda db: suppressions.suppress(db, "acme", "B@dest.test", "hard fail", NOW))
     await settle(
         store, one, Status.SOFTFAIL, due_at=NOW + 300,
         attempt=replace(attempt(one), result=Failure(FailureKind.TIMEOUT, Stage.GREETING, "silence")),
@@ -116,7 +117,7 @@ async def test_a_softfail_is_queued_again_and_a_later_delivery_lifts_an_automati
     assert await store.read(queue.due_by_share) == [("dest.test", "acme", NOW + 300)]
     await settle(store, await load(store, one), unsuppress=True)
     assert (await load(store, one)).attempts == 2
-    assert await store.read(lambda conn: lists.suppressed_among(conn, "acme", ["b@dest.test"])) == {}
+    assert await store.read(lambda conn: suppressions.among(conn, "acme", ["b@dest.test"])) == {}
     kinds = [entry.event.kind for entry in await store.read(history.list_events)]
     assert kinds == [EventKind.ACCEPTED, EventKind.DELAYED, EventKind.SENT, EventKind.UNSUPPRESSED]
     first, second = await store.read(lambda conn: history.list_attempts(conn, one.id))
@@ -155,7 +156,7 @@ async def test_hostile_text_is_stored_as_valid_text(store: Store, hostile: str) 
         one,
         Status.HARDFAIL,
         details=hostile,
-        suppress=hostile,
+        suppress=Suppress(hostile),
         attempt=replace(attempt(one), result=reply, host=hostile),
     )
     await store.write(lambda db: queue.apply(db, [replace(result, reason=hostile)]))
@@ -339,8 +340,8 @@ _ALLOWED = {  # walks over an index from one end, stopping early or holding noth
         ("list_sender", lambda db: history.list_recipients(db, find.Filters(sender="a@sender.test"))),
         ("list_tag", lambda db: history.list_recipients(db, find.Filters(tag="t", address="x@y.test"))),
         ("list_tagged", lambda db: history.list_recipients(db, find.Filters(tag="t", after=NOW))),
-        ("suppressed", lambda db: lists.suppressed_among(db, "acme", ["a", "b"])),
-        ("suppressions", lambda db: lists.list_suppressions(db, "acme")),
+        ("suppressed", lambda db: suppressions.among(db, "acme", ["a", "b"])),
+        ("suppressions", lambda db: suppressions.list_page(db, "acme")),
         ("expired", lambda db: prune.expired_held(db, NOW)),
         ("tls_results", lambda db: peertls.results(db, 0, 86400)),
         ("tls_results_domain", lambda db: peertls.results(db, 0, 86400, "rcpt.test")),

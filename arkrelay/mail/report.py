@@ -1,0 +1,105 @@
+"""A message that came to one of our addresses, and what it reports: ``parse_report``.
+
+In this order, as each shape may hold one of those behind it: a feedback report (RFC 5965), a read receipt (RFC 8098),
+a delivery status notification (RFC 3464), its fields in a text for people, an answer by a program (RFC 3834) and a
+bounce in prose. A vacation notice that quotes a bounce is one by its header, and of a bounce that quotes our message
+only what stands before it is read. What is none of these is for a person.
+"""
+
+from collections.abc import Sequence
+
+from arkrelay.mail import arf, autoreply, bouncetext
+from arkrelay.mail.deliverystatus import KINDS, findings_in_text, findings_of
+from arkrelay.mail.mime import READ_BYTES, Part, walk
+from arkrelay.model.report import ACTIONS, Finding, Report, ReportKind
+
+EXPLANATION = 2000  # characters of the text for people that are kept
+LINE = 300  # characters of a field
+_TEXTS = ("text/plain", "text/html")
+_RETURNED = ("message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers")
+
+
+def parse_report(content: bytes) -> Report:
+    """Return what the message says; never raises, and looks at no more than its first megabyte.
+
+    ``content`` has CRLF line ends. What is not understood is of kind UNKNOWN.
+    """
+    parts = walk(content)
+    top = parts[0].fields
+    texts = [part.text() for part in parts if part.kind in _TEXTS and not _is_returned(part)]
+    text = "\n".join(texts)
+    kind, form, findings, feedback = _judge(parts, text)
+    return Report(
+        kind=kind,
+        form=form,
+        findings=findings,
+        sender=_line(top.get("from", "")),
+        subject=_line(top.get("subject", "")),
+        message_id=_line(top.get("message-id", "")),
+        explanation=_shown(text)[:EXPLANATION].strip(),
+        feedback_type=feedback,
+        marks=arf.marks(parts, content[:READ_BYTES]),
+    )
+
+
+def _judge(parts: Sequence[Part], text: str) -> tuple[ReportKind, str, tuple[Finding, ...], str]:
+    top = parts[0].fields
+    if (feedback := arf.feedback_type(parts)) is not None:
+        kind = ReportKind.COMPLAINT if feedback in arf.COMPLAINTS else ReportKind.UNKNOWN
+        return kind, "feedback report", (), feedback
+    if any(part.kind == "message/disposition-notification" for part in parts):
+        return ReportKind.AUTO_REPLY, "read receipt", (), ""
+    for part in parts:
+        if part.kind in KINDS and (findings := findings_of(part)):
+            findings = tuple(_explained(one, text) for one in findings)
+            return _kind_of(findings), "delivery status", findings, ""
+    if findings := findings_in_text(text):
+        return _kind_of(findings), "delivery status in text", findings, ""
+    bounce = bouncetext.read(top, text)
+    answered = autoreply.form_of(top)
+    # Servers mark their own bounces as auto-replied (RFC 3834 §5), so those fields tell nothing of a daemon's mail.
+    daemon = "x-failed-recipients" in top or bouncetext.is_daemon(top.get("from", ""))
+    if answered and not (bounce and daemon and answered not in autoreply.BY_SUBJECT):
+        return ReportKind.AUTO_REPLY, answered, (), ""
+    if bounce is not None:
+        form, finding = bounce
+        return ACTIONS[finding.action], form, (finding,), ""
+    return ReportKind.UNKNOWN, "", (), ""
+
+
+def _kind_of(findings: Sequence[Finding]) -> ReportKind:
+    """Return the worst that is said of anybody."""
+    return min((ACTIONS[one.action] for one in findings), key=list(ReportKind).index)
+
+
+def _explained(finding: Finding, text: str) -> Finding:
+    """Return a finding whose own words are none with those of the text for people, where a reason may stand."""
+    if finding.action != "failed" or finding.text or not text:
+        return finding
+    bounce = bouncetext.read({"from": "mailer-daemon", "subject": "failed"}, text)
+    if bounce is None:
+        return finding
+    said = bounce[1]
+    vague = not finding.status or finding.status.endswith(".0.0")
+    return Finding(
+        action=finding.action,
+        address=finding.address,
+        original=finding.original,
+        status=(said.status or finding.status) if vague else finding.status,
+        code=finding.code or said.code,
+        text=said.text,
+        host=finding.host,
+    )
+
+
+def _is_returned(part: Part) -> bool:
+    return part.kind in _RETURNED or part.fields.get("content-disposition", "").lower().startswith("attachment")
+
+
+def _line(text: str) -> str:
+    return _shown(" ".join(text.split()))[:LINE]
+
+
+def _shown(text: str) -> str:
+    """Return the text without what could speak to a terminal or break a row."""
+    return "".join(one if one == "\n" or one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:8000])

@@ -1,0 +1,245 @@
+"""What came back: a report becomes the end of one recipient, a suppression, or a note, in one transaction.
+
+A report touches the recipient whose return path it carries and no other, whatever it says in its text: for mail to a
+return path that is the one in the address, for a feedback report the first in it whose code is good. It is read once,
+kept for people, and a copy of one that was taken before changes nothing. Nothing is ever answered (RFC 3834 §2).
+"""
+
+import asyncio
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import structlog
+
+from arkrelay.base.metrics import Metrics
+from arkrelay.config.live import Live
+from arkrelay.mail.mime import head_and_body
+from arkrelay.mail.report import parse_report
+from arkrelay.model.attempt import BLAMES_RECIPIENT
+from arkrelay.model.errors import NotFound, Refused
+from arkrelay.model.event import Event, EventKind
+from arkrelay.model.message import Recipient, Status
+from arkrelay.model.outcome import Outcome
+from arkrelay.model.report import Report, ReportKind
+from arkrelay.model.suppression import Cause
+from arkrelay.policy import reports as policy
+from arkrelay.policy.burst import Bursts
+from arkrelay.policy.classify import Rules
+from arkrelay.policy.suppress import COMPLAINT, stream_of
+from arkrelay.relay.mailboxes import Mailbox, Mailboxes, Purpose
+from arkrelay.relay.settle import log_outcome
+from arkrelay.store import queue as rows
+from arkrelay.store import reports, suppressions
+from arkrelay.store.database import Store
+from arkrelay.store.history import insert_events, list_attempts
+
+log = structlog.get_logger()
+
+INLINE_BYTES = 32_768  # of a report that is read on the event loop: some 0.5 ms
+PATIENCE_S = 5.0  # for a delivery to end before its bounce is taken
+POLL_S = 0.05  # the longest that an outcome waits for the writer
+DIGEST_BYTES = 65_536  # of a body, by which a copy is known
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a report did to its recipient; ``outcome`` only where it changed its state."""
+
+    recipient: Recipient
+    kind: ReportKind
+    outcome: Outcome | None = None
+
+
+class Inbound:
+    """The verb for mail from the world."""
+
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        mailboxes: Mailboxes,
+        rules: Rules,
+        metrics: Metrics,
+        bursts: Bursts,
+        site_of: Callable[[str], str],
+    ) -> None:
+        self.mailboxes = mailboxes
+        self._store = store
+        self._live = live
+        self._rules = rules
+        self._metrics = metrics
+        self._bursts = bursts
+        self._site_of = site_of
+
+    async def take(self, mailboxes: Iterable[Mailbox], content: bytes) -> bool:
+        """Do what a message to these mailboxes means; return False when a person must read it.
+
+        On return it is on disk; raises ``StoreError`` when that is not possible. What was done before then is not
+        done again when the message comes again.
+        """
+        report: Report | None = None
+        for_person = False
+        for mailbox in mailboxes:
+            recipient_id = mailbox.recipient_id
+            if mailbox.purpose is not Purpose.POSTMASTER:
+                report = report or await self._read(content)
+                if mailbox.purpose is Purpose.FEEDBACK:
+                    recipient_id = self._reported(report)
+            if report is None or recipient_id is None:
+                for_person = True
+            else:
+                await self._apply(recipient_id, report, mailbox, content)
+        return not for_person
+
+    async def _read(self, content: bytes) -> Report:
+        if len(content) <= INLINE_BYTES:
+            return parse_report(content)
+        return await asyncio.to_thread(parse_report, content)
+
+    def _reported(self, report: Report) -> int | None:
+        """Return whom a complaint is about: the first whose return path it carries. None: nobody, or it is none."""
+        if report.kind is not ReportKind.COMPLAINT:
+            return None
+        now = time.time()
+        found = (self.mailboxes.recipient_of(mark, now) for mark in report.marks)
+        return next((one for one in found if one is not None), None)
+
+    async def _apply(self, recipient_id: int, report: Report, mailbox: Mailbox, content: bytes) -> None:
+        if report.kind is ReportKind.BOUNCE:
+            await self._until_settled(recipient_id)
+        now = time.time()
+        site = await self._site(recipient_id)
+        burst = self._bursts.burst(site, now) if site else None
+        digest = _digest(report, content)
+
+        def job(db: sqlite3.Connection) -> Taken | None:
+            taken = self._job(db, recipient_id, report, mailbox, digest, content, now)
+            if taken is None or taken.outcome is None:
+                return taken
+            outcome = taken.outcome
+            if burst is not None and outcome.suppress is not None:
+                outcome = replace(outcome, suppress=None)
+            rows.apply(db, [outcome])
+            return replace(taken, outcome=outcome)
+
+        taken = await self._store.write(job)
+        if taken is None:
+            log.info("report_not_needed", recipient_id=recipient_id, kind=str(report.kind), form=report.form)
+            return
+        self._metrics.reports.labels(taken.kind).inc()
+        self._log(taken, report)
+        if taken.outcome is not None and site:
+            self._count(taken.outcome, site, now)
+
+    async def _until_settled(self, recipient_id: int) -> None:
+        """Return when no delivery has the recipient in hand; raises Refused, temporary, when one keeps it for long.
+
+        A peer on the same network reports within milliseconds, before it is on disk that it took the message.
+        """
+        ends_at = time.monotonic() + PATIENCE_S
+        while await self._store.read(lambda db: rows.in_hand(db, recipient_id)):
+            if time.monotonic() > ends_at:
+                raise Refused(451, "4.3.0", "Its delivery is still under way, try again later")
+            await asyncio.sleep(POLL_S)
+
+    def _job(
+        self,
+        db: sqlite3.Connection,
+        recipient_id: int,
+        report: Report,
+        mailbox: Mailbox,
+        digest: bytes,
+        content: bytes,
+        now: float,
+    ) -> Taken | None:
+        """Keep the report and say what it means; None: its recipient is gone, or it came before, or too many did."""
+        try:
+            recipient = rows.load_recipient(db, recipient_id)
+        except NotFound:
+            return None
+        if reports.has(db, recipient_id, digest):
+            return None
+        finding = report.about(recipient.address)
+        kind = report.kind_for(finding)
+        ends = policy.ends(recipient, kind, in_hand=rows.in_hand(db, recipient_id))
+        if not ends and kind is not ReportKind.COMPLAINT and reports.number(db, recipient_id) >= reports.MOST:
+            return None
+        report_id = reports.insert(db, recipient_id, report, kind, finding, digest, content, now)
+        if ends:
+            settings = self._live.snapshot.settings
+            outcome = policy.bounced(
+                recipient, report, finding, report_id, mailbox.address, self._rules, settings, now
+            )
+            return Taken(recipient, kind, outcome)
+        events = [policy.noted(recipient, report, kind, finding, report_id, now)]
+        if kind is ReportKind.COMPLAINT:
+            events += self._complained(db, recipient, now)
+        insert_events(db, events)
+        return Taken(recipient, kind)
+
+    def _complained(self, db: sqlite3.Connection, recipient: Recipient, now: float) -> Sequence[Event]:
+        """Put the address on the list at once, whatever ``[suppression] on`` says of failures (Ark contract §9.3)."""
+        message = recipient.message
+        stream = stream_of(self._live.snapshot.tenants.get(message.tenant_id), message.tag)
+        changed = suppressions.suppress(
+            db,
+            message.tenant_id,
+            recipient.address,
+            COMPLAINT,
+            now,
+            cause=Cause.COMPLAINT,
+            stream=stream,
+            recipient_id=recipient.id,
+        )
+        if not changed:
+            return ()
+        data = {"address": recipient.address, "reason": COMPLAINT, "stream": stream}
+        return (Event(EventKind.SUPPRESSED, now, message.tenant_id, message.id, recipient.id, data),)
+
+    async def _site(self, recipient_id: int) -> str:
+        """Return the site that took the message, where the guard applies to bounces; else an empty text."""
+        settings = self._live.snapshot.settings.suppression
+        if not settings.bounces or settings.on != "recipient":
+            return ""
+        attempts = await self._store.read(lambda db: list_attempts(db, recipient_id))
+        hosts = [one.host for one in attempts if one.status is Status.SENT and one.host]
+        return self._site_of(hosts[-1]) if hosts else ""
+
+    def _count(self, outcome: Outcome, site: str, now: float) -> None:
+        """Let the bounce count at its site, as refusals do (see ``policy.burst``)."""
+        settings = self._live.snapshot.settings.suppression
+        blamed = outcome.bounce_class in BLAMES_RECIPIENT
+        percent, least = settings.burst_percent, settings.burst_recipients
+        if not self._bursts.note(site, now, blamed=blamed, percent=percent, least=least):
+            return
+        burst = self._bursts.burst(site, now)
+        if burst is not None:
+            log.warning("suppression_paused", site=site, failed=burst.failed, of=burst.seen, until=burst.until)
+            event = Event(EventKind.NOT_BELIEVED, now, data=asdict(burst))
+            self._store.write_later(lambda db: insert_events(db, [event]))
+
+    @staticmethod
+    def _log(taken: Taken, report: Report) -> None:
+        recipient = taken.recipient
+        log_at = log.warning if taken.kind is ReportKind.UNKNOWN else log.info
+        log_at(
+            "report_taken",
+            id=recipient.token,
+            tenant=recipient.message.tenant_id,
+            recipient=recipient.address,
+            kind=str(taken.kind),
+            form=report.form,
+            subject=report.subject,
+        )
+        if taken.outcome is not None:
+            log_outcome(taken.outcome)
+
+
+def _digest(report: Report, content: bytes) -> bytes:
+    """Return by what a copy of the report is known: its trace fields may differ."""
+    body = head_and_body(content)[1][:DIGEST_BYTES]
+    named = f"{report.message_id}\0{report.sender}\0{report.subject}\0".encode("utf-8", "replace")
+    return hashlib.sha256(named + body).digest()[:16]

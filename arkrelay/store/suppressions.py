@@ -1,0 +1,227 @@
+"""The addresses that each tenant may not mail, by their key; ``among`` is on the path of a message."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from arkrelay.model.address import address_key
+from arkrelay.model.attempt import BounceClass
+from arkrelay.model.suppression import AUTOMATIC, Cause, Suppression
+from arkrelay.store.connection import text
+
+_MANY = 500  # keys asked for in one statement; SQLite allowed 999 parameters at its strictest
+_COLUMNS = "id, tenant_id, address, reason, created_at, automatic, stream, cause, bounce_class, recipient_id"
+
+ByStream = Mapping[str, str]  # stream → reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entries:
+    """Which entries of a tenant are meant; None means any. ``until`` is not included."""
+
+    reason: str | None = None
+    stream: str | None = None
+    cause: Cause | None = None
+    bounce_classes: tuple[BounceClass, ...] = ()
+    since: float | None = None
+    until: float | None = None
+    automatic: bool | None = None
+
+    def where(self, tenant_id: str) -> tuple[str, tuple[object, ...]]:
+        """Return the condition and its parameters."""
+        given: list[tuple[str, object]] = [
+            ("tenant_id = ?", tenant_id),
+            ("reason = ?", text(self.reason)),
+            ("stream = ?", text(self.stream)),
+            ("cause = ?", self.cause and self.cause.value),
+            ("created_at >= ?", self.since),
+            ("created_at < ?", self.until),
+            ("automatic = ?", self.automatic),
+        ]
+        some = [(condition, value) for condition, value in given if value is not None]
+        classes = [one.value for one in self.bounce_classes]
+        if classes:
+            some.append((f"bounce_class IN ({', '.join('?' * len(classes))})", None))
+        return " AND ".join(condition for condition, _ in some), (
+            *(value for _, value in some if value is not None),
+            *classes,
+        )
+
+
+def key_of(address: str) -> str:
+    """Return the form in which addresses are compared: contract §8.8 wants no difference of case."""
+    return address_key(text(address) or "")
+
+
+def suppress(
+    db: sqlite3.Connection,
+    tenant_id: str,
+    address: str,
+    reason: str,
+    at: float,
+    *,
+    cause: Cause = Cause.FAILURE,
+    stream: str = "",
+    bounce_class: BounceClass | None = None,
+    recipient_id: int | None = None,
+) -> bool:
+    """Put the address on the list; return False when nothing changed, for there was a reason as good.
+
+    A person's entry replaces the reason of any (Ark contract §8.8). A complaint or an unsubscription replaces a
+    failure, which the next delivery would lift; an automatic one leaves everything else that it finds.
+    """
+    automatic = cause in AUTOMATIC
+    values = (text(reason), automatic, cause.value, bounce_class and bounce_class.value, recipient_id)
+    # index suppressions_key
+    new = db.execute(
+        "INSERT OR IGNORE INTO suppressions (tenant_id, stream, address_key, address, created_at, reason, automatic,"
+        " cause, bounce_class, recipient_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (tenant_id, text(stream), key_of(address), text(address), at, *values),
+    ).rowcount
+    if new or cause is Cause.FAILURE:
+        return bool(new)
+    return bool(
+        db.execute(
+            "UPDATE suppressions SET reason = ?, automatic = ?, cause = ?, bounce_class = ?, recipient_id = ?"
+            " WHERE tenant_id = ? AND address_key = ? AND stream = ? AND (cause = 'failure' OR NOT ?)",
+            (*values, tenant_id, key_of(address), text(stream), automatic),
+        ).rowcount
+    )
+
+
+def count(conn: sqlite3.Connection, tenant_id: str, entries: Entries) -> int:
+    """Return how many entries are meant."""
+    where, parameters = entries.where(tenant_id)
+    # index suppressions_tenant
+    (n,) = conn.execute(f"SELECT count(*) FROM suppressions WHERE {where}", parameters).fetchone()  # noqa: S608 -- our own words
+    return int(n)
+
+
+def add(
+    db: sqlite3.Connection, tenant_id: str, address: str, reason: str, at: float, stream: str = ""
+) -> Suppression:
+    """Return the entry that is there now, made by a person: new, or with its reason replaced."""
+    suppress(db, tenant_id, address, reason, at, cause=Cause.HAND, stream=stream)
+    # index suppressions_key
+    row = db.execute(
+        f"SELECT {_COLUMNS} FROM suppressions WHERE tenant_id = ? AND address_key = ? AND stream = ?",  # noqa: S608 -- our own columns
+        (tenant_id, key_of(address), text(stream)),
+    ).fetchone()
+    return _suppression(row)
+
+
+def lift(db: sqlite3.Connection, tenant_id: str, address: str) -> bool:
+    """Take off the list what failures have put there, for mail arrives again; return False when there was nothing."""
+    # index suppressions_key
+    gone = db.execute(
+        "DELETE FROM suppressions WHERE tenant_id = ? AND address_key = ? AND automatic AND cause = 'failure'",
+        (tenant_id, key_of(address)),
+    ).rowcount
+    return bool(gone)
+
+
+def remove(db: sqlite3.Connection, tenant_id: str, address: str, stream: str | None = None) -> bool:
+    """Take the address off the list, whoever put it there; None: off every stream. False when it was not on it."""
+    # index suppressions_key
+    gone = db.execute(
+        "DELETE FROM suppressions WHERE tenant_id = ? AND address_key = ? AND stream = coalesce(?, stream)",
+        (tenant_id, key_of(address), text(stream)),
+    ).rowcount
+    return bool(gone)
+
+
+def get(conn: sqlite3.Connection, tenant_id: str, address: str) -> Suppression | None:
+    """Return the entry that keeps most from this address: one without a stream first. None: it may be mailed."""
+    # index suppressions_key
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM suppressions WHERE tenant_id = ? AND address_key = ? ORDER BY stream LIMIT 1",  # noqa: S608 -- our own columns
+        (tenant_id, key_of(address)),
+    ).fetchone()
+    return None if row is None else _suppression(row)
+
+
+def list_page(
+    conn: sqlite3.Connection, tenant_id: str, entries: Entries | None = None, page: int = 1, per_page: int = 30
+) -> tuple[list[Suppression], int]:
+    """Return one page, newest first, and how many there are."""
+    where, parameters = (entries or Entries()).where(tenant_id)
+    # index suppressions_tenant, also for the count: lists of suppressions are read by people and rarely
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM suppressions WHERE {where} ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608 -- our own words
+        (*parameters, per_page, (max(page, 1) - 1) * per_page),
+    ).fetchall()
+    return [_suppression(row) for row in rows], count(conn, tenant_id, entries or Entries())
+
+
+def undo(db: sqlite3.Connection, tenant_id: str, entries: Entries, limit: int) -> list[str]:
+    """Remove up to ``limit`` of the entries that are meant; return their addresses."""
+    where, parameters = entries.where(tenant_id)
+    # index suppressions_tenant
+    found = db.execute(
+        f"SELECT id, address FROM suppressions WHERE {where} ORDER BY created_at LIMIT ?",  # noqa: S608 -- our own words
+        (*parameters, limit),
+    ).fetchall()
+    db.executemany("DELETE FROM suppressions WHERE id = ?", [(id_,) for id_, _ in found])  # primary key
+    return [address for _, address in found]
+
+
+def insert_many(
+    db: sqlite3.Connection, tenant_id: str, rows: Sequence[tuple[str, str, str, float]], cause: Cause = Cause.IMPORT
+) -> int:
+    """Put (address, reason, stream, time) on the list; return how many were not on it. What is there stays."""
+    # index suppressions_key
+    values = [
+        (tenant_id, text(stream), key_of(address), text(address), at, text(reason), cause.value)
+        for address, reason, stream, at in rows
+    ]
+    before = db.total_changes
+    db.executemany(
+        "INSERT OR IGNORE INTO suppressions (tenant_id, stream, address_key, address, created_at, reason, automatic,"
+        " cause) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+        values,
+    )
+    return db.total_changes - before
+
+
+def among(conn: sqlite3.Connection, tenant_id: str, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return for each of these keys (``Address.key``) that is on the tenant's list the reason of each stream."""
+    found: dict[str, dict[str, str]] = {}
+    remaining = iter(keys)
+    while some := [text(key) for key in islice(remaining, _MANY)]:
+        # index suppressions_key
+        for key, stream, reason in conn.execute(
+            "SELECT address_key, stream, reason FROM suppressions"  # noqa: S608 -- question marks only
+            f" WHERE tenant_id = ? AND address_key IN ({', '.join('?' * len(some))})",
+            (tenant_id, *some),
+        ):
+            found.setdefault(key, {})[stream] = reason
+    return found
+
+
+def reason_for(found: Mapping[str, ByStream], key: str, tag: str | None) -> str | None:
+    """Return why mail with this tag must not go to the address of this key, by what ``among`` found; None: it may."""
+    streams = found.get(key)
+    if streams is None:
+        return None
+    reason = streams.get("")
+    return streams.get(tag) if reason is None and tag else reason
+
+
+def ends_of_class(
+    conn: sqlite3.Connection, tenant_id: str, address: str, bounce_class: BounceClass, since: float, most: int
+) -> int:
+    """Return how many messages to this address have ended so since then, counted up to ``most``."""
+    # index recipients_address
+    (n,) = conn.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM recipients INDEXED BY recipients_address WHERE address_key = ?"
+        " AND tenant_id = ? AND bounce_class = ? AND status IN ('hardfail', 'bounced') AND changed_at >= ? LIMIT ?)",
+        (key_of(address), tenant_id, bounce_class.value, since, most),
+    ).fetchone()
+    return int(n)
+
+
+def _suppression(row: tuple[int, str, str, str, float, int, str, str, str | None, int | None]) -> Suppression:
+    blamed = None if row[8] is None else BounceClass(row[8])
+    cause = Cause(row[7]) if row[7] else Cause.FAILURE if row[5] else Cause.HAND
+    return Suppression(*row[:5], bool(row[5]), row[6], cause, blamed, row[9])

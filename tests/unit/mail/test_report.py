@@ -1,0 +1,221 @@
+"""What comes back, shape by shape: ``tests/data/bounces`` holds one message of each, written after descriptions."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arkrelay.mail.mime import MAX_PARTS, walk
+from arkrelay.mail.report import parse_report
+from arkrelay.mail.verp import ReturnPaths
+from arkrelay.model.attempt import BounceClass
+from arkrelay.model.report import Report, ReportKind
+from arkrelay.policy.classify import Rules
+from arkrelay.policy.reports import bounce_class_of
+
+FOLDER = Path(__file__).parents[2] / "data" / "bounces"
+MARK = ReturnPaths(b"s" * 32).local_part(7, 1_770_000_000.0)
+RULES = Rules.load()
+TO = "bob@dest.test"
+
+BOUNCE, DELAY, RECEIPT = ReportKind.BOUNCE, ReportKind.DELAY, ReportKind.RECEIPT
+AUTO, COMPLAINT, UNKNOWN = ReportKind.AUTO_REPLY, ReportKind.COMPLAINT, ReportKind.UNKNOWN
+BAD, GONE, FULL = BounceClass.BAD_ADDRESS, BounceClass.NOT_ACCEPTING, BounceClass.MAILBOX_FULL
+
+# name → kind, class, status
+FORMS: dict[str, tuple[ReportKind, BounceClass | None, str]] = {
+    "aol-old": (BOUNCE, GONE, ""),
+    "base64-report": (BOUNCE, BAD, "5.1.1"),
+    "blocklisted": (BOUNCE, BounceClass.BLOCKLISTED, "5.7.1"),
+    "communigate": (BOUNCE, FULL, ""),
+    "domino": (BOUNCE, BAD, ""),
+    "exchange-2003": (BOUNCE, BAD, "5.1.1"),
+    "exchange-german": (BOUNCE, BAD, "5.1.1"),
+    "exchange-online": (BOUNCE, BAD, "5.1.10"),
+    "exchange-quota": (BOUNCE, FULL, "5.2.2"),
+    "exchange-restricted": (BOUNCE, BounceClass.POLICY, "5.7.133"),
+    "exim-report": (BOUNCE, BounceClass.CONTENT_SPAM, "5.7.1"),
+    "exim-report-bare": (BOUNCE, BAD, "5.0.0"),
+    "exim-text": (BOUNCE, BAD, "5.1.1"),
+    "forwarded-alias": (BOUNCE, FULL, "5.2.2"),
+    "gmail-not-found": (BOUNCE, BAD, "5.1.1"),
+    "gmail-text": (BOUNCE, BAD, "5.1.1"),
+    "groupwise-report": (BOUNCE, BAD, "5.1.1"),
+    "icloud-full": (BOUNCE, FULL, "5.2.2"),
+    "imail": (BOUNCE, FULL, ""),
+    "lost-empty-lines": (BOUNCE, BAD, "5.1.1"),
+    "mailenable": (BOUNCE, BounceClass.NO_MAILBOX, ""),
+    "mdaemon": (BOUNCE, BAD, ""),
+    "mixed-without-report-type": (BOUNCE, BAD, "5.1.1"),
+    "no-action": (BOUNCE, GONE, "5.2.1"),
+    "opensmtpd": (BOUNCE, BAD, ""),
+    "policy-dmarc": (BOUNCE, BounceClass.POLICY, "5.7.26"),
+    "postfix-gave-up": (BOUNCE, BounceClass.TRY_LATER, "4.4.1"),
+    "postfix-local-unknown": (BOUNCE, BAD, "5.1.1"),
+    "postfix-mailbox-full": (BOUNCE, FULL, "5.2.2"),
+    "postfix-unknown-user": (BOUNCE, BAD, "5.1.1"),
+    "prose-chinese": (BOUNCE, BounceClass.NO_MAILBOX, ""),
+    "prose-french": (BOUNCE, BAD, "5.1.1"),
+    "prose-japanese": (BOUNCE, BAD, "5.1.1"),
+    "prose-portuguese": (BOUNCE, FULL, "5.2.2"),
+    "prose-russian": (BOUNCE, BAD, "5.1.1"),
+    "prose-spanish": (BOUNCE, BAD, "5.1.1"),
+    "qmail-qsbmf": (BOUNCE, BounceClass.NO_MAILBOX, "5.1.1"),
+    "qmail-remote": (BOUNCE, FULL, "5.2.2"),
+    "sendmail-old": (BOUNCE, BAD, ""),
+    "sendmail-report": (BOUNCE, BAD, "5.1.1"),
+    "smartermail": (BOUNCE, GONE, "5.2.1"),
+    "smtputf8-global": (BOUNCE, BAD, "5.1.1"),
+    "text-with-fields": (BOUNCE, BAD, "5.1.1"),
+    "wrapped-in-mixed": (BOUNCE, BAD, "5.1.1"),
+    "xmail": (BOUNCE, BAD, "5.1.1"),
+    "yahoo-disabled": (BOUNCE, GONE, "5.0.0"),
+    "yahoo-text": (BOUNCE, BAD, ""),
+    "exchange-delayed": (DELAY, None, "4.4.7"),
+    "exim-warning": (DELAY, None, ""),
+    "gmail-delay": (DELAY, None, "4.4.2"),
+    "postfix-delay-warning": (DELAY, None, "4.4.1"),
+    "sendmail-warning": (DELAY, None, "4.4.1"),
+    "dsn-delivered": (RECEIPT, None, "2.1.5"),
+    "dsn-expanded": (RECEIPT, None, "2.0.0"),
+    "postfix-relayed": (RECEIPT, None, "2.0.0"),
+    "challenge-response": (AUTO, None, ""),
+    "exchange-out-of-office": (AUTO, None, ""),
+    "read-receipt": (AUTO, None, ""),
+    "read-receipt-deleted": (AUTO, None, ""),
+    "ticket-system": (AUTO, None, ""),
+    "vacation-french": (AUTO, None, ""),
+    "vacation-german": (AUTO, None, ""),
+    "vacation-quotes-bounce": (AUTO, None, ""),
+    "vacation-rfc3834": (AUTO, None, ""),
+    "vacation-xautoreply": (AUTO, None, ""),
+    "arf-abuse": (COMPLAINT, None, ""),
+    "arf-cfbl": (COMPLAINT, None, ""),
+    "arf-fraud": (COMPLAINT, None, ""),
+    "arf-redacted": (COMPLAINT, None, ""),
+    "jmrp-legacy": (COMPLAINT, None, ""),
+    "arf-auth-failure": (UNKNOWN, None, ""),
+    "arf-not-spam": (UNKNOWN, None, ""),
+    "daemon-says-nothing": (UNKNOWN, None, ""),
+    "empty": (UNKNOWN, None, ""),
+    "human-asks": (UNKNOWN, None, ""),
+    "human-reply": (UNKNOWN, None, ""),
+    "spam": (UNKNOWN, None, ""),
+}
+
+
+def load(name: str) -> bytes:
+    content = (FOLDER / f"{name}.eml").read_bytes().replace(b"\n", b"\r\n")
+    return content.replace(b"@TO@", MARK.encode() + b"@rp.relay.test").replace(b"@MARK@", MARK.encode())
+
+
+def test_every_message_of_the_folder_has_its_row() -> None:
+    assert {path.stem for path in FOLDER.glob("*.eml")} == set(FORMS)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_shape_is_told(name: str) -> None:
+    kind, bounce_class, status = FORMS[name]
+    report = parse_report(load(name))
+    finding = report.about(TO)
+    assert report.kind_for(finding) is kind
+    assert (finding.status if finding is not None else "") == status
+    if bounce_class is not None:
+        assert bounce_class_of(finding, RULES) is bounce_class
+    if kind is COMPLAINT:
+        assert report.marks == (MARK,)
+
+
+def test_what_is_said_of_our_recipient_goes_before_what_is_said_of_others() -> None:
+    report = parse_report(load("forwarded-alias"))
+    mine, other = report.about("BOB@dest.test"), report.about("ann@dest.test")
+    assert mine is not None
+    assert other is not None
+    assert (mine.address, mine.action) == ("robert@elsewhere.test", "failed")
+    assert other.action == "delivered"
+
+
+def test_a_reply_of_many_lines_is_one_text() -> None:
+    finding = parse_report(load("gmail-not-found")).about(TO)
+    assert finding is not None
+    assert (finding.code, finding.host.split(".", maxsplit=1)[0]) == (550, "gmail-smtp-in")
+    assert finding.text.startswith("The email account that you tried to reach does not exist. Please try double-")
+    assert "550" not in finding.text
+
+
+def test_our_own_message_inside_a_bounce_decides_nothing() -> None:
+    quoted = b"\r\nReturned mail: 550 5.1.1 user unknown, mailbox is full\r\n"
+    content = load("vacation-xautoreply") + b"\r\n-----Original Message-----" + quoted
+    assert parse_report(content).kind is AUTO
+    finding = parse_report(load("qmail-remote") + quoted).about(TO)
+    assert finding is not None
+    assert finding.status == "5.2.2"
+
+
+def test_marks_come_from_the_envelope_before_the_text() -> None:
+    other = ReturnPaths(b"s" * 32).local_part(8, 1_770_000_000.0).encode()
+    content = load("arf-abuse").replace(b"This is an email abuse report.", b"see " + other + b"@rp.relay.test")
+    assert parse_report(content).marks == (MARK, other.decode())
+
+
+def test_nothing_in_it_can_speak_to_a_terminal() -> None:
+    content = load("human-reply").replace(b"Re: Your", b"\x1b[2J=?utf-8?q?=1B=0D=0A?=").replace(b"Thank", b"\x1b[31m")
+    report = parse_report(content)
+    assert report.subject.isprintable()
+    assert report.explanation.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_report_that_is_cut_anywhere_is_still_read(name: str) -> None:
+    content = load(name)
+    dice = random.Random(name)
+    for at in [*range(0, min(len(content), 200), 7), *(dice.randrange(len(content) + 1) for _ in range(20))]:
+        assert isinstance(parse_report(content[:at]), Report)
+
+
+@given(st.binary(max_size=2000))
+def test_rubbish_is_read_as_something(rubbish: bytes) -> None:
+    assert isinstance(parse_report(rubbish), Report)
+
+
+@given(st.sampled_from(sorted(FORMS)), st.integers(0, 3000), st.binary(max_size=60))
+def test_rubbish_within_a_report_does_no_harm(name: str, at: int, rubbish: bytes) -> None:
+    content = load(name)
+    assert isinstance(parse_report(content[:at] + rubbish + content[at:]), Report)
+
+
+def test_nested_and_endless_parts_cost_a_bounded_number_of_them() -> None:
+    nested = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(5000))
+    many = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 50_000
+    assert len(walk(nested)) <= MAX_PARTS
+    assert len(walk(many)) == MAX_PARTS
+    recipients = b"Final-Recipient: rfc822; a@b.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n" * 20_000
+    content = load("no-action").replace(b"Final-Recipient: rfc822; bob@dest.test", recipients)
+    assert len(parse_report(content).findings) <= 101
+
+
+@pytest.mark.parametrize(
+    "bait",
+    [
+        b"<" * 60_000,
+        b"said: host " * 6000,
+        b"<style>" * 9000,
+        b"550-" * 15_000,
+        b"a@" * 30_000,
+        b"550 5.1.1 " * 6000,
+        b"not " * 15_000,
+        b"=?utf-8?q?" * 6000,
+        b"\r\n" * 30_000,
+    ],
+)
+def test_bait_for_regular_expressions_is_read_in_no_time(bait: bytes) -> None:
+    import time  # noqa: PLC0415 -- for this test alone
+
+    for kind in (b"text/plain", b"text/html"):
+        content = b"From: mailer-daemon\r\nContent-Type: %b\r\n\r\n%b" % (kind, bait)
+        began = time.process_time()
+        parse_report(content)
+        parse_report(b"Subject: " + bait + b"\r\n\r\n")
+        assert time.process_time() - began < 1.0
