@@ -168,7 +168,9 @@ class Daemon:
             rules,
             self.metrics,
             bursts,
+            notices,
             lambda host: self.courier.providers.site_of([MxHost(0, host)]),
+            self.queue.note_due,
         )
         poster = Poster(self.resolver, own)
         self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir))

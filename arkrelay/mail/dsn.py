@@ -26,11 +26,15 @@ _SUBJECT = {
     "failed": "Not delivered to {}",
     "delayed": "Not yet delivered to {}",
     "relayed": "Handed on to the mail server of {}",
+    "delivered": "Delivered to {}",
+    "expanded": "Delivered to the list {}",
 }
 _OPENING = {
     "failed": "your message could not be delivered to",
     "delayed": "your message could not be delivered yet to",
     "relayed": "your message was taken by the recipient's mail server, which tells senders nothing more, for",
+    "delivered": "your message was delivered to",
+    "expanded": "your message was delivered to the members of",
 }
 
 

@@ -2,15 +2,17 @@
 
 Users of a relay read failures in webhooks and lists, so a notice is sent only where somebody asked: by NOTIFY, or for
 failures by ``dsn.failures``. None is ever about a message with a null return path, a notice among them, so that
-nothing can go round in circles (RFC 5321 §4.5.5).
+nothing can go round in circles (RFC 5321 §4.5.5). What a peer reports later comes to our own return path and not to
+the sender's, so it is ours to pass on what the sender asked for (RFC 3461 §5.2.5, as for an alias of one address).
 """
 
 from enum import StrEnum
 
 from arkrelay.model.attempt import BounceClass
-from arkrelay.model.message import Message, Status
+from arkrelay.model.message import Message, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Reply
+from arkrelay.model.report import Finding, ReportKind
 from arkrelay.model.settings import Dsn
 
 EXPIRED = "5.4.7"  # RFC 3463 §3.5: what failed without an attempt has waited too long
@@ -23,6 +25,8 @@ class Action(StrEnum):
     FAILED = "failed"
     DELAYED = "delayed"
     RELAYED = "relayed"
+    DELIVERED = "delivered"
+    EXPANDED = "expanded"
 
 
 _ADVICE = {
@@ -49,12 +53,11 @@ def action_for(outcome: Outcome, settings: Dsn) -> Action | None:
     came in between), it is told.
     """
     recipient = outcome.recipient
-    message = recipient.message
-    if message.return_path is None or not message.counts:
+    if not _is_told(recipient.message):
         return None
     words = _words(recipient.notify)
     match outcome.status:
-        case Status.HARDFAIL:
+        case Status.HARDFAIL | Status.BOUNCED:
             asked = settings.failures == "always" if not words else "FAILURE" in words
             return Action.FAILED if asked and settings.failures != "never" else None
         case Status.SOFTFAIL:
@@ -65,6 +68,16 @@ def action_for(outcome: Outcome, settings: Dsn) -> Action | None:
             return Action.RELAYED if "SUCCESS" in words and not told_by_peer else None
         case _:
             return None
+
+
+def action_for_report(recipient: Recipient, kind: ReportKind, finding: Finding | None) -> Action | None:
+    """Return the notice that a peer's report calls for which left the recipient in its state, or None."""
+    if finding is None or not _is_told(recipient.message):
+        return None
+    words = _words(recipient.notify)
+    if kind is ReportKind.RECEIPT and "SUCCESS" in words:
+        return Action(finding.action)
+    return Action.DELAYED if kind is ReportKind.DELAY and "DELAY" in words else None
 
 
 def delay_at(notify: str | None, accepted_at: float, tell_at: float | None, settings: Dsn) -> float | None:
@@ -105,6 +118,8 @@ def advice(action: Action, bounce_class: BounceClass | None) -> str:
     match action:
         case Action.DELAYED:
             return "You need not do anything: it is tried again and again."
+        case Action.DELIVERED | Action.EXPANDED:
+            return "You need not do anything: it has arrived."
         case Action.RELAYED:
             return "You need not do anything. Whether it was read, or put into a mailbox, nobody told us."
         case Action.FAILED:
@@ -114,6 +129,10 @@ def advice(action: Action, bounce_class: BounceClass | None) -> str:
 def whole_original(message: Message, action: Action, settings: Dsn) -> bool:
     """Return whether the notice brings the whole message back (RFC 3461 §4.3: RET is for failures only)."""
     return action is Action.FAILED and message.ret == "FULL" and settings.original == "asked"
+
+
+def _is_told(message: Message) -> bool:
+    return message.return_path is not None and message.counts
 
 
 def _words(notify: str | None) -> frozenset[str]:

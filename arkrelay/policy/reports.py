@@ -98,6 +98,16 @@ def bounced(
     )
 
 
+def told(recipient: Recipient, finding: Finding, now: float) -> Outcome:
+    """Return what a sender is told of a report that changes nothing; it is never applied."""
+    code = 250 if finding.action != "delayed" else 450
+    result = Reply(finding.code or code, finding.status or None, finding.text, Stage.DOT)
+    who = finding.host or "The recipient's mail server"
+    sentence = f"{who} reports: {finding.action}{f' ({result})' if finding.text else ''}"
+    attempt = Attempt(recipient.id, now, 0.0, result, past_dot=True, host=finding.host or None)
+    return Outcome(recipient, now, recipient.status, sentence, recipient.attempts, attempt=attempt)
+
+
 def noted(
     recipient: Recipient, report: Report, kind: ReportKind, finding: Finding | None, report_id: int, now: float
 ) -> Event:

@@ -28,8 +28,11 @@ from arkrelay.model.suppression import Cause
 from arkrelay.policy import reports as policy
 from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
+from arkrelay.policy.notify import action_for_report
 from arkrelay.policy.suppress import COMPLAINT, stream_of
 from arkrelay.relay.mailboxes import Mailbox, Mailboxes, Purpose
+from arkrelay.relay.notices import Notice, Notices
+from arkrelay.relay.notices import insert as insert_notices
 from arkrelay.relay.settle import log_outcome
 from arkrelay.store import queue as rows
 from arkrelay.store import reports, suppressions
@@ -64,7 +67,9 @@ class Inbound:
         rules: Rules,
         metrics: Metrics,
         bursts: Bursts,
+        notices: Notices,
         site_of: Callable[[str], str],
+        on_due: Callable[[str, str, float], None],
     ) -> None:
         self.mailboxes = mailboxes
         self._store = store
@@ -72,7 +77,9 @@ class Inbound:
         self._rules = rules
         self._metrics = metrics
         self._bursts = bursts
+        self._notices = notices
         self._site_of = site_of
+        self._on_due = on_due  # the queue, which has a notice to send
 
     async def take(self, mailboxes: Iterable[Mailbox], content: bytes) -> bool:
         """Do what a message to these mailboxes means; return False when a person must read it.
@@ -114,16 +121,19 @@ class Inbound:
         site = await self._site(recipient_id)
         burst = self._bursts.burst(site, now) if site else None
         digest = _digest(report, content)
+        notice = await self._notice(recipient_id, report, mailbox, digest, now)
 
         def job(db: sqlite3.Connection) -> Taken | None:
             taken = self._job(db, recipient_id, report, mailbox, digest, content, now)
-            if taken is None or taken.outcome is None:
-                return taken
-            outcome = taken.outcome
-            if burst is not None and outcome.suppress is not None:
-                outcome = replace(outcome, suppress=None)
-            rows.apply(db, [outcome])
-            return replace(taken, outcome=outcome)
+            if taken is not None and taken.outcome is not None:
+                outcome = taken.outcome
+                if burst is not None and outcome.suppress is not None:
+                    outcome = replace(outcome, suppress=None)
+                rows.apply(db, [outcome])
+                taken = replace(taken, outcome=outcome)
+            if taken is not None and notice is not None:
+                insert_notices(db, [notice], self._store.epoch)
+            return taken
 
         taken = await self._store.write(job)
         if taken is None:
@@ -131,8 +141,46 @@ class Inbound:
             return
         self._metrics.reports.labels(taken.kind).inc()
         self._log(taken, report)
+        if notice is not None:
+            to = notice.recipient
+            self._on_due(to.destination, to.message.tenant_id, to.message.accepted_at)
         if taken.outcome is not None and site:
             self._count(taken.outcome, site, now)
+
+    async def _notice(
+        self, recipient_id: int, report: Report, mailbox: Mailbox, digest: bytes, now: float
+    ) -> Notice | None:
+        """Return the notice by which a sender who asked hears of the report; it is written only if that counts."""
+
+        def job(db: sqlite3.Connection) -> tuple[Recipient, bool] | None:
+            try:
+                recipient = rows.load_recipient(db, recipient_id)
+            except NotFound:
+                return None
+            return None if reports.has(db, recipient_id, digest) else (recipient, rows.in_hand(db, recipient_id))
+
+        found = await self._store.read(job)
+        if found is None:
+            return None
+        recipient, in_hand = found
+        finding = report.about(recipient.address)
+        kind = report.kind_for(finding)
+        settings = self._live.snapshot.settings
+        if policy.ends(recipient, kind, in_hand=in_hand):
+            outcome = policy.bounced(recipient, report, finding, 0, mailbox.address, self._rules, settings, now)
+            action = self._notices.wanted(outcome)
+        elif finding is not None and recipient.message.tenant_id in self._live.snapshot.tenants:
+            outcome = policy.told(recipient, finding, now)
+            action = action_for_report(recipient, kind, finding)
+        else:
+            return None
+        if action is None:
+            return None
+        try:
+            return await self._notices.make(action, outcome)
+        except Exception:  # a bug of ours costs the notice and not what came back
+            log.exception("notice_not_made", id=recipient.token)
+            return None
 
     async def _until_settled(self, recipient_id: int) -> None:
         """Return when no delivery has the recipient in hand; raises Refused, temporary, when one keeps it for long.

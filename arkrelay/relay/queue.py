@@ -80,8 +80,6 @@ class Queue:
         self._serving: dict[str, set[Served]] = {}
         self._contents = Contents(store, self.schedule.free)
         self._waiting: dict[str, None] = {}  # lanes that want a connection beyond the limit in all, in order
-        self._waiting_for: dict[str, dict[str, None]] = {}  # by lane of pace: destinations, in order
-        self._waits_for: dict[str, tuple[str, ...]] = {}  # the same by destination
         self._turns = Turns()
         self._tasks = Tasks()
         self._alarm = asyncio.Event()
@@ -218,7 +216,7 @@ class Queue:
                 self._resumed = False
                 for lane in due:
                     self.kick(lane)
-                for name in [one for one in self._waiting_for if self.pace.may_connect(one, now)]:
+                for name in [one for one in self._turns.lanes() if self.pace.may_connect(one, now)]:
                     self._give_turn(name)  # a rest or a slow time has ended
             wakeup = self.schedule.next_wakeup()
             pause = TICK_S if wakeup is None or self.paused else min(TICK_S, max(0.0, wakeup - time.time()))
@@ -328,19 +326,16 @@ class Queue:
 
     def wait_for(self, lane: Lane, names: Sequence[str]) -> None:
         """Serve the destination when a connection of one of these lanes of ``pace`` ends; idle ones are asked to."""
-        self._stop_waiting(lane.destination)
-        self._waits_for[lane.destination] = tuple(names)
-        for name in names:
-            self._waiting_for.setdefault(name, {})[lane.destination] = None
+        self._turns.wait(lane.destination, names, list(lane.shares))
         self._wake_idle()
 
     def waits_for(self, destination: str) -> tuple[str, ...]:
         """Return the lanes of ``pace`` of which a destination waits for a connection; empty: it does not."""
-        return self._waits_for.get(destination, ())
+        return self._turns.places(destination)
 
     def wanted(self, name: str) -> bool:
         """Return whether an idle connection of this lane of ``pace`` should make room for another destination."""
-        return bool(self._waiting_for.get(name)) or bool(self._waiting)
+        return self._turns.wanted(name) or bool(self._waiting)
 
     def closed(self, name: str) -> None:
         """A connection of this lane of ``pace`` has ended: whoever waited for it may try."""
@@ -353,24 +348,11 @@ class Queue:
 
     def _give_turn(self, name: str) -> None:
         """Let one of the destinations that wait for a lane try: that of the tenant who was served longest ago."""
-        waiting = self._waiting_for.get(name)
-        if not waiting:
-            return
-        lanes = [lane for destination in waiting if (lane := self.schedule.lanes.get(destination)) is not None]
-        destination = self._turns.next(name, ((lane.destination, lane.shares) for lane in lanes))
-        if destination is None:  # what waited is gone
-            for destination in list(waiting):
-                self._stop_waiting(destination)
-            return
-        self._stop_waiting(destination)
-        self.kick(self.schedule.lane(destination))
-
-    def _stop_waiting(self, destination: str) -> None:
-        for name in self._waits_for.pop(destination, ()):
-            waiting = self._waiting_for[name]
-            waiting.pop(destination, None)
-            if not waiting:
-                del self._waiting_for[name]
+        while (destination := self._turns.next(name)) is not None:
+            lane = self.schedule.lanes.get(destination)
+            if lane is not None:  # else what waited is gone
+                self.kick(lane)
+                return
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -421,7 +403,7 @@ class Queue:
     def _after(self, lane: Lane) -> None:
         """A connection has ended: its lane may want another, and so may lanes that waited for room."""
         now = time.time()
-        if lane.destination not in self._waits_for and lane.has_work(now) and lane.rest_until <= now:
+        if not self._turns.places(lane.destination) and lane.has_work(now) and lane.rest_until <= now:
             self.kick(lane)
         if self._waiting:
             destination = next(iter(self._waiting))

@@ -330,3 +330,78 @@ async def test_a_lifetime_that_nobody_can_read_is_told_in_the_log(tmp_path: Path
         await ended(relay, token, "sent")
         (line,) = relay.lines("expires_ignored")
         assert (line["id"], line["value"]) == (token, "2h")
+
+
+REPORT = """\
+From: MAILER-DAEMON@mx.rcpt.test
+To: {to}
+Subject: {subject}
+Message-ID: <report-{action}@mx.rcpt.test>
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary="b"
+
+--b
+Content-Type: text/plain
+
+This is the mail system at mx.rcpt.test.
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.rcpt.test
+
+Final-Recipient: rfc822; bob@rcpt.test
+Action: {action}
+Status: {status}
+Diagnostic-Code: smtp; {said}
+
+--b--
+"""
+BOUNCES = """
+[[listen]]
+service = "bounces"
+address = "127.0.0.1:0"
+"""
+
+
+@pytest.mark.parametrize(
+    ("notify", "action", "status", "said", "subject"),
+    [
+        ("FAILURE", "failed", "5.1.1", "550 5.1.1 no such mailbox", "Not delivered to bob@rcpt.test"),
+        ("SUCCESS,FAILURE", "delivered", "2.1.5", "250 2.1.5 delivered", "Delivered to bob@rcpt.test"),
+        ("SUCCESS", "relayed", "2.0.0", "250 2.0.0 handed on", "Handed on to the mail server of bob@rcpt.test"),
+        ("DELAY", "delayed", "4.4.1", "451 4.4.1 it waits", "Not yet delivered to bob@rcpt.test"),
+        ("SUCCESS", "failed", "5.1.1", "550 5.1.1 no such mailbox", ""),
+        ("FAILURE", "delivered", "2.1.5", "250 2.1.5 delivered", ""),
+        ("NEVER", "failed", "5.1.1", "550 5.1.1 no such mailbox", ""),
+    ],
+)
+async def test_what_a_peer_reports_later_reaches_the_sender_who_asked_for_it(
+    tmp_path: Path, dns: DnsServer, notify: str, action: str, status: str, said: str, subject: str
+) -> None:
+    offers = Script(extensions=(*PLAIN_EXTENSIONS, "DSN"))
+    async with Mx(offers) as mx, Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=BOUNCES) as relay:
+        token = await submit(relay, rcpt=[f"NOTIFY={notify}"], mail=["ENVID=order-17"])
+        await mx.wait(1)
+        to = mx.messages[0].return_path
+        report = REPORT.format(to=to, action=action, status=status, said=said, subject=subject or "report")
+
+        def come_back() -> None:
+            with smtplib.SMTP("127.0.0.1", relay.port("bounces"), timeout=20) as client:
+                client.sendmail("", [to], report.replace("\n", "\r\n"))
+
+        await asyncio.to_thread(come_back)
+        await asyncio.to_thread(come_back)  # a copy is told once
+        await relay.until(f"/v1/emails/{token}/reports", lambda one: one["data"]["reports"])
+        if not subject:
+            other = await submit(relay, recipient="ann@rcpt.test", rcpt=["NOTIFY=SUCCESS"])
+            await mx.wait(2)
+            assert other
+            assert notices(mx) == []
+            return
+        received, message = await notice(mx)
+        assert received.recipients == ["app@sender.test"]
+        assert message["Subject"] == subject
+        assert of_recipient(message)["Action"] == action
+        assert of_recipient(message)["Status"] == status
+        assert "order-17" in received.content.decode()

@@ -23,6 +23,8 @@ from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.mailboxes import Mailboxes
+from arkrelay.relay.notices import Notices
+from arkrelay.relay.sign import Signing
 from arkrelay.relay.submit import Submitter
 from arkrelay.smtpd.listener import Doors
 from arkrelay.store.database import Store
@@ -286,8 +288,12 @@ async def _serving(
     live: Live, notebook: Notebook, store: Store, certificate: ServerCertificate, folder: Path
 ) -> AsyncIterator[Rig]:
     return_paths = ReturnPaths(live.snapshot.return_path_secret())
+    signing = Signing()
     mailboxes = Mailboxes(live, return_paths)
-    inbound = Inbound(store, live, mailboxes, rules(), Metrics(), Bursts(), lambda host: host)
+    notices = Notices(store, live, signing)
+    inbound = Inbound(
+        store, live, mailboxes, rules(), Metrics(), Bursts(), notices, lambda host: host, lambda *_due: None
+    )
     doors = Doors(live, cast("Submitter", notebook), inbound, certificate)
     await doors.start()
     client_context = ssl.create_default_context(cafile=str(authority().ca_file))
@@ -301,6 +307,7 @@ async def _serving(
         if notebook.gate is not None:
             notebook.gate.set()
         await doors.drain(WAIT_S)
+        signing.close()
         assert doors.sessions == 0
 
 
