@@ -48,10 +48,17 @@ def look(queue: Queue, now: float) -> list[LaneView]:
     waiting: dict[str, list[Lane]] = {}
     for lane in queue.schedule.lanes.values():
         waiting.setdefault(lane.site or lane.destination, []).append(lane)
-    open_now = queue.pace.lanes()
+    open_now, warming = queue.pace.lanes(), queue.warming(now)
     return [
-        _view(queue, name, waiting.get(name, []), open_now.get(name, 0), now)
-        for name in sorted({*waiting, *open_now, *queue.warming(now)})
+        _view(
+            queue,
+            name,
+            waiting.get(name, []),
+            open_now.get(name, 0),
+            _warmup(queue, name, now) if name in warming else None,
+            now,
+        )
+        for name in sorted({*waiting, *open_now, *warming})
     ]
 
 
@@ -84,7 +91,9 @@ def _lanes_of(queue: Queue, name: str) -> list[Lane]:
     return [lane for lane in queue.schedule.lanes.values() if name in {lane.site, lane.destination, lane.rest_site}]
 
 
-def _view(queue: Queue, name: str, lanes: list[Lane], connections: int, now: float) -> LaneView:
+def _view(
+    queue: Queue, name: str, lanes: list[Lane], connections: int, warmup: WarmupView | None, now: float
+) -> LaneView:
     pace, ready = queue.pace, sum(lane.ready for lane in lanes)
     resting = [lane for lane in lanes if lane.rest_until > now]
     reason = pace.reason(name, now) or next((lane.rest_reason for lane in resting), "")
@@ -100,14 +109,10 @@ def _view(queue: Queue, name: str, lanes: list[Lane], connections: int, now: flo
         state = "waiting" if lanes else "idle"
     times = [max(lane.rest_until, lane.table_due) for lane in lanes if not lane.ready or lane.rest_until > now]
     next_at = None if said.rest or not times or min(times) == float("inf") else min(times)
-    return LaneView(
-        name, state, connections, capacity, len(lanes), ready, reason, next_at, said, _warmup(queue, name, now)
-    )
+    return LaneView(name, state, connections, capacity, len(lanes), ready, reason, next_at, said, warmup)
 
 
 def _warmup(queue: Queue, name: str, now: float) -> WarmupView | None:
-    if name not in queue.warming(now):
-        return None
     today, budget = queue.warmups.today(name, now), queue.warmups.budget(name, now)
     if budget is None:
         return None
