@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -41,6 +41,7 @@ from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
@@ -149,7 +150,8 @@ class Daemon:
             ipv6=has_global_ipv6(),
         )
         poster = Poster(self.resolver, own)
-        self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir))
+        self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir), self.metrics)
+        self.hook_queue = HookQueue(self.store, live, self.hooks)
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
@@ -173,6 +175,7 @@ class Daemon:
             operator=Operator(self.store, self.queue),
             domains=self.domains,
             hooks=self.hooks,
+            hook_queue=self.hook_queue,
             upkeep=self.upkeep,
             metrics=self.metrics,
             started_at=self.started_at,
@@ -219,10 +222,12 @@ class Daemon:
         self.courier.on_tls_broken = self._remember_clear_text
         self.upkeep.look_at_disk()
         await self.queue.recover(self._left, rebooted=self._rebooted)
+        await self.hook_queue.start()
         self._counts = await self.store.read(totals)
         self._gauges()
         self.tasks.spawn("queue", self.queue.run())
         self.tasks.spawn("domains", self.domains.run())
+        self.tasks.spawn("webhooks", self.hook_queue.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())
@@ -249,6 +254,7 @@ class Daemon:
         self.submitter.stopping = True
         await self.queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.settler.drained(max(1.0, DRAIN_S - (time.monotonic() - began)))
+        await self.hook_queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.http.stop()
         await self.requests.stop()
         await self.tasks.cancel()
@@ -279,6 +285,7 @@ class Daemon:
     async def reload(self) -> Changes:
         """Take the configuration files over and return what changed; raises ConfigErrors and changes nothing."""
         systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        await self.hook_queue.catch_up()  # who gets an event is said by the configuration when it happened
         try:
             changes = await asyncio.to_thread(self.live.reload)
         except ConfigErrors as errors:
@@ -292,6 +299,7 @@ class Daemon:
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
         self.domains.changed()
+        self.hook_queue.changed()
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------
@@ -376,6 +384,22 @@ class Daemon:
             "Outcomes not yet on disk.",
             (),
             lambda: {(): float(self.settler.unwritten)},
+        )
+
+        def backlog() -> Mapping[str, float]:
+            return self.hook_queue.backlog
+
+        show(
+            "arkrelay_webhook_events",
+            "Events that wait for webhooks, or whose schedule is over; up to a minute old.",
+            ("state",),
+            lambda: {(state,): backlog()[state] for state in ("waiting", "parked")},
+        )
+        show(
+            "arkrelay_webhook_oldest_seconds",
+            "Since when the oldest event waits for a webhook; up to a minute old.",
+            (),
+            lambda: {(): backlog()["oldest_s"]},
         )
         show("arkrelay_disk_free_bytes", "Free on the state disk.", (), lambda: {(): float(self.upkeep.free_bytes())})
         show("arkrelay_up", "Accepts and delivers: 1.", (), lambda: {(): float(not self.unready())})

@@ -13,6 +13,7 @@ from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Changes, Live
 from arkrelay.policy.limits import SlidingWindow
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.operate import Operator
@@ -35,6 +36,7 @@ class Parts:
     operator: Operator
     domains: DomainChecker
     hooks: Hooks
+    hook_queue: HookQueue
     upkeep: Upkeep
     metrics: Metrics
     started_at: float

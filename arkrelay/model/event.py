@@ -25,6 +25,10 @@ class EventKind(StrEnum):
     DOMAIN_VERIFIED = "DomainVerified"
     SUPPRESSED = "SuppressionAdded"
     UNSUPPRESSED = "SuppressionRemoved"
+    WEBHOOK_DISABLED = "WebhookDisabled"  # it answered 410
+    NEW_RECIPIENTS_EXCEEDED = "NewRecipientsExceeded"  # the tenant's budget of the day, once a day
+    CREDENTIAL_HELD = "CredentialHeld"  # by the relay itself: its key may have leaked
+    CREDENTIAL_RELEASED = "CredentialReleased"
 
 
 @dataclass(frozen=True, slots=True)

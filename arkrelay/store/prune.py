@@ -9,7 +9,7 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, hooks, peertls, receipts, requests, usage
+from arkrelay.store import bodies, hookjobs, hooks, peertls, receipts, requests, usage
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -40,6 +40,7 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more |= _prune_events(db, now - retention.events_s)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
     more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
+    more |= hookjobs.prune_parked(db, now - retention.events_s, EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
     more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE
     more |= peertls.prune(db, now, now - retention.messages_s, TLS_RESULTS)

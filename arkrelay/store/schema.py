@@ -148,7 +148,34 @@ def _second(database: "Database") -> None:
         database.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second)
+# events on their way to webhooks, first-time recipients, credentials that the relay itself put on hold
+_THIRD = (
+    # one row per webhook, as somebody who answers; owner: the tenant whose it is, empty for the platform's
+    """CREATE TABLE hook_endpoints (
+        id INTEGER PRIMARY KEY, owner TEXT NOT NULL, webhook_id TEXT NOT NULL, url TEXT NOT NULL,
+        waiting INTEGER NOT NULL DEFAULT 0, parked INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+        rest_until REAL, answered_at REAL, status INTEGER, error TEXT, gone_at REAL)""",
+    "CREATE UNIQUE INDEX hook_endpoints_key ON hook_endpoints (owner, webhook_id)",
+    # one row per event that some webhook is still to be told; AUTOINCREMENT: ids outlive rows, see hook_parked
+    """CREATE TABLE hook_jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint INTEGER NOT NULL, seq INTEGER NOT NULL, recipient_id INTEGER,
+        uuid BLOB NOT NULL, attempts INTEGER NOT NULL, made_at REAL NOT NULL, due_at REAL NOT NULL)""",
+    "CREATE INDEX hook_jobs_due ON hook_jobs (endpoint, due_at)",
+    "CREATE INDEX hook_jobs_order ON hook_jobs (endpoint, recipient_id)",
+    # those whose schedule is over, under their old ids
+    """CREATE TABLE hook_parked (
+        id INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, seq INTEGER NOT NULL, recipient_id INTEGER,
+        uuid BLOB NOT NULL, attempts INTEGER NOT NULL, made_at REAL NOT NULL)""",
+    "CREATE INDEX hook_parked_endpoint ON hook_parked (endpoint, made_at)",
+)
+
+
+def _third(database: "Database") -> None:
+    for statement in _THIRD:
+        database.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second, _third)
 VERSION = len(MIGRATIONS)
 
 
