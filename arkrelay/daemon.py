@@ -299,7 +299,7 @@ class Daemon:
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
         self.domains.changed()
-        self.hook_queue.changed()
+        await self.hook_queue.changed()
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------

@@ -76,6 +76,15 @@ class _Target:
         self.look_at = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """How one webhook fares; ``next_at`` is when its first event that waits may be posted."""
+
+    row: Endpoint
+    webhook: Webhook  # as it is in force
+    next_at: float | None
+
+
 class HookQueue:
     """The consumer of the log and the posts; ``start`` before use, ``run`` until cancelled."""
 
@@ -138,8 +147,13 @@ class HookQueue:
         except (TimeoutError, StoreError) as error:
             log.warning("webhooks_behind", error=str(error) or f"the log is not at its end after {CATCH_UP_S:g} s")
 
-    def changed(self) -> None:
-        """Say that the configuration was swapped."""
+    async def changed(self) -> None:
+        """Take the configuration over that was just swapped in; what goes wrong there is made up for by the loop."""
+        try:
+            async with self._following:
+                await self._sync()
+        except StoreError as error:
+            log.warning("webhooks_wait", error=str(error))
         self._wake.set()
 
     async def stop(self, timeout_s: float) -> None:
@@ -166,16 +180,35 @@ class HookQueue:
         self._renew(target)
 
     async def put_back(self, owner: str | None, webhook_id: str | None, since: float) -> int:
-        """Let parked events of one webhook, or of all of an owner's, be posted again; return how many."""
+        """Let parked events from ``since`` on be posted again; return how many.
+
+        ``owner`` is a tenant, empty for the platform, None for all of them.
+        """
         moved = 0
         for key, target in list(self._targets.items()):
-            if key[0] != (owner or "") or webhook_id not in {None, key[1]}:
+            names = {None, key[1], target.hook.webhook.uuid}
+            if owner not in {None, key[0]} or webhook_id not in names:
                 continue
             while count := await self._store.write(_putting_back(target.id, since, self._clock())):
                 moved += count
             target.look_at = 0.0
         self._wake.set()
         return moved
+
+    async def look(self) -> list[EndpointView]:
+        """Return how every webhook fares."""
+        ids, now = {target.id: target for target in self._targets.values()}, self._clock()
+
+        def read(db: sqlite3.Connection) -> list[tuple[Endpoint, float | None]]:
+            return [(row, _next_post(db, row.id, now)) for row in hookjobs.list_endpoints(db) if row.id in ids]
+
+        views = []
+        for row, due_at in await self._store.read(read):
+            target = ids[row.id]
+            webhook = self.effective(row.owner or None, target.hook.webhook)
+            next_at = None if due_at is None or not webhook.enabled else max(due_at, row.rest_until or 0.0)
+            views.append(EndpointView(row, webhook, next_at))
+        return views
 
     # -- the configuration ---------------------------------------------------------------------------------------
 
@@ -267,7 +300,7 @@ class HookQueue:
 
         def read(db: sqlite3.Connection) -> tuple[list[HookJob], float | None]:
             jobs = hookjobs.due_jobs(db, target.id, now, CLAIMED, held)
-            return jobs, None if jobs else hookjobs.next_due(db, target.id)
+            return jobs, hookjobs.next_due(db, target.id, now)
 
         try:
             jobs, next_at = await self._store.read(read)
@@ -278,7 +311,7 @@ class HookQueue:
         target.held.update(job.id for job in jobs)
         if jobs:
             target.look_at = 0.0
-        elif next_at is not None and next_at > now:  # what is due and not read waits for one that is under way
+        elif next_at is not None:  # what is due and was not read waits for an earlier one of its recipient
             target.look_at = min(target.look_at, next_at)
         return bool(jobs)
 
@@ -389,6 +422,11 @@ def _disabled(hook: Hook, at: float) -> Event:
     """Return the event of a webhook that answered 410; its URL may hold a secret and is not in it."""
     data = {"webhook_id": hook.webhook.id, "name": hook.webhook.name, "details": "It answered 410 Gone"}
     return Event(EventKind.WEBHOOK_DISABLED, at, hook.owner, data=data)
+
+
+def _next_post(db: sqlite3.Connection, endpoint: int, now: float) -> float | None:
+    """Return when something of an endpoint's may be posted next, as far as that is said by its jobs."""
+    return now if hookjobs.due_jobs(db, endpoint, now, 1) else hookjobs.next_due(db, endpoint, now)
 
 
 def _putting_back(endpoint: int, since: float, now: float) -> Callable[[Connection], int]:

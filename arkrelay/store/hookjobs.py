@@ -138,10 +138,13 @@ def due_jobs(
     return [_job(row, messages) for row in rows if row[0] not in passed_over][:limit]
 
 
-def next_due(conn: sqlite3.Connection, endpoint: int) -> float | None:
-    """Return when the endpoint's first job is due, or None when none waits."""
+def next_due(conn: sqlite3.Connection, endpoint: int, now: float) -> float | None:
+    """Return when a job of the endpoint becomes due that is not due yet, or None for none."""
     # index hook_jobs_due
-    (at,) = conn.execute("SELECT min(due_at) FROM hook_jobs WHERE endpoint = ?", (endpoint,)).fetchone()
+    (at,) = conn.execute(
+        "SELECT min(due_at) FROM hook_jobs INDEXED BY hook_jobs_due WHERE endpoint = ? AND due_at > ?",
+        (endpoint, now),
+    ).fetchone()
     return None if at is None else float(at)
 
 
