@@ -387,7 +387,7 @@ class Daemon:
         )
 
         def backlog() -> Mapping[str, float]:
-            return self.hook_queue.backlog
+            return self.hook_queue.targets.backlog
 
         show(
             "arkrelay_webhook_events",

@@ -88,13 +88,13 @@ async def tested(ask: Ask[Any, Any], hook: Hook, event: str) -> HookDelivery:
 
 def in_force(ask: Ask[Any, Any], owner: str | None, webhook: Configured) -> Configured:
     """Return a webhook as it is in force: not enabled after its endpoint said that it is gone."""
-    return ask.parts.hook_queue.effective(owner, webhook)
+    return ask.parts.hook_queue.targets.effective(owner, webhook)
 
 
 async def enabled(ask: Ask[Any, Any], hook: Hook) -> None:
     """Undo what the relay itself did to a webhook that a person enables; its file is another matter."""
     _may_post(ask)
-    await ask.parts.hook_queue.enable(hook.owner, hook.webhook.id)
+    await ask.parts.hook_queue.targets.enable(hook.owner, hook.webhook.id)
 
 
 def milliseconds(delivery: HookDelivery) -> int:

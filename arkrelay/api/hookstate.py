@@ -6,7 +6,7 @@ from arkrelay.api.ask import Ask
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import Iso, iso
-from arkrelay.relay.hookqueue import EndpointView
+from arkrelay.relay.hooktargets import EndpointView
 
 
 class WebhookState(Answer):
@@ -51,7 +51,7 @@ class Replaying(Answer):
 
 async def list_all(ask: Ask[Nothing, Nothing]) -> WebhookStates:
     """How each webhook fares."""
-    return WebhookStates(webhooks=[_shape(one) for one in await ask.parts.hook_queue.look()])
+    return WebhookStates(webhooks=[_shape(one) for one in await ask.parts.hook_queue.targets.look()])
 
 
 async def replay(ask: Ask[Nothing, Again]) -> Replaying:
@@ -60,7 +60,7 @@ async def replay(ask: Ask[Nothing, Again]) -> Replaying:
     if body.platform and body.tenant_id is not None:
         raise ApiError(400, "validation_error", "Give tenantId or platform, not both.", field="platform")
     owner = "" if body.platform else body.tenant_id
-    return Replaying(replayed=await ask.parts.hook_queue.put_back(owner, body.webhook_id, body.since))
+    return Replaying(replayed=await ask.parts.hook_queue.targets.put_back(owner, body.webhook_id, body.since))
 
 
 def _shape(one: EndpointView) -> WebhookState:

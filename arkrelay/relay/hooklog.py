@@ -3,26 +3,14 @@
 from collections.abc import Callable, Mapping
 from uuid import uuid4
 
-from arkrelay.config.snapshot import Snapshot
 from arkrelay.model.hook import TOLD
-from arkrelay.model.tenant import Webhook
-from arkrelay.relay.hooks import Hook
+from arkrelay.relay.hooktargets import Key, Target
 from arkrelay.store import hookjobs
 from arkrelay.store.database import Store
 from arkrelay.store.hookjobs import NewJob
 
-Key = tuple[str, str]  # the tenant whose webhook it is, empty for the platform's; and its id
-
 STRETCH = 2000  # events that one read looks at
 JOBS = 1000  # in one write, some 20 ms of the writer
-
-
-def wanted(snapshot: Snapshot) -> dict[Key, Hook]:
-    """Return every webhook that is configured."""
-    found = {("", one.id): Hook(None, one) for one in snapshot.platform.webhooks}
-    for tenant in snapshot.tenants.values():
-        found |= {(tenant.id, one.id): Hook(tenant.id, one) for one in tenant.webhooks}
-    return found
 
 
 class HookLog:
@@ -37,11 +25,12 @@ class HookLog:
         """Take up where the last process left off."""
         self._cursor = await self._store.write(hookjobs.start_cursor)
 
-    async def follow(self, hooks: Mapping[Key, Webhook], ids: Mapping[Key, int]) -> tuple[set[Key], bool]:
+    async def follow(self, targets: Mapping[Key, Target]) -> tuple[set[Key], bool]:
         """Make jobs of the next events for these webhooks; return for which there were any, and whether more follows.
 
         Without a webhook nothing is read, and only the end of the log is remembered.
         """
+        hooks = {key: target.hook.webhook for key, target in targets.items()}
         kinds = frozenset(kind for kind in TOLD if any(hook.takes(kind) for hook in hooks.values()))
         after = self._cursor
         events, end = await self._store.read(lambda db: hookjobs.read_told(db, after, STRETCH, kinds))
@@ -57,10 +46,11 @@ class HookLog:
             if len(jobs) >= JOBS:
                 end, more = event.seq - 1, True
                 break
-            for key in (*owners.get(event.tenant_id or "", ()), *(owners.get("", ()) if event.tenant_id else ())):
-                if hooks[key].takes(event.kind):
-                    told.add(key)
-                    jobs.append(NewJob(ids[key], event.seq, event.recipient_id, uuid4()))
+            for owner in dict.fromkeys((event.tenant_id or "", "")):
+                for key in owners.get(owner, ()):
+                    if hooks[key].takes(event.kind):
+                        told.add(key)
+                        jobs.append(NewJob(targets[key].id, event.seq, event.recipient_id, uuid4()))
         now = self._clock()
         self._cursor = await self._store.write(lambda db: hookjobs.insert_jobs(db, jobs, now, after, end))
         return told, more
