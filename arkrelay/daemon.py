@@ -43,6 +43,7 @@ from arkrelay.relay.deliver import Courier
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
+from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.operate import Operator
@@ -155,8 +156,18 @@ class Daemon:
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
+        self.leaks = LeakGuard(self.store, live)
+        self.settler.on_settled = self.leaks.settled
         self.submitter = Submitter(
-            self.store, live, self.signing, self.queue, self.domains, self.meter, self.upkeep, self.metrics
+            self.store,
+            live,
+            self.signing,
+            self.queue,
+            self.domains,
+            self.meter,
+            self.upkeep,
+            self.metrics,
+            self.leaks,
         )
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
@@ -176,6 +187,7 @@ class Daemon:
             domains=self.domains,
             hooks=self.hooks,
             hook_queue=self.hook_queue,
+            leaks=self.leaks,
             upkeep=self.upkeep,
             metrics=self.metrics,
             started_at=self.started_at,
@@ -215,6 +227,7 @@ class Daemon:
             )
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
+        await self.leaks.load()
         await self.domains.load()
         await self.meter.load(list(self.live.snapshot.tenants))
         self.courier.clear_text_until = await self.store.read(lambda db: lists.clear_text_hosts(db, time.time()))

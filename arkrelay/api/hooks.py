@@ -116,5 +116,5 @@ def no_delivery(wanted: str) -> ApiError:
 
 
 def _may_post(ask: Ask[Any, Any]) -> None:
-    if ask.caller.hold:
+    if ask.caller.hold or ask.caller.suspect:
         raise on_hold()

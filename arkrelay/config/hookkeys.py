@@ -144,7 +144,9 @@ class HookKeys:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{_kid(key)[:8]}"
-        file = self._folder / f"{name if name > after else f'{after}-{name}'}.pem"
+        if f"{name}.pem" <= f"{after}.pem":  # made within one second, or the old one's name is no time
+            name = f"{after}_{name}"  # "_" sorts behind the "." of the ending
+        file = self._folder / f"{name}.pem"
         replace(file, pem)
         log.info("webhook_key_made", kid=_kid(key))
         return SigningKey(_kid(key), key, file, file.stat().st_mtime)

@@ -167,6 +167,19 @@ _THIRD = (
         id INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, seq INTEGER NOT NULL, recipient_id INTEGER,
         uuid BLOB NOT NULL, attempts INTEGER NOT NULL, made_at REAL NOT NULL)""",
     "CREATE INDEX hook_parked_endpoint ON hook_parked (endpoint, made_at)",
+    # to whom each tenant with a budget for that has written, as hashes; see known.py
+    """CREATE TABLE known_recipients (
+        tenant INTEGER, address INTEGER, PRIMARY KEY (tenant, address)) WITHOUT ROWID""",
+    # recipients per day that their tenant had never written to: let through, and held because they were too many
+    """CREATE TABLE first_times (
+        tenant_id TEXT, day INTEGER, credential TEXT, passed INTEGER NOT NULL, held INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id, day, credential)) WITHOUT ROWID""",
+    # credentials that the relay itself put on hold, by their numbers
+    """CREATE TABLE suspicions (
+        tenant_id TEXT, credential INTEGER, reason TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (tenant_id, credential)) WITHOUT ROWID""",
+    # when a domain that fails was last told of
+    "ALTER TABLE domain_states ADD COLUMN told_at REAL",
 )
 
 
