@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from peers.daemon import Relay
 from peers.dns import DnsServer
@@ -39,7 +40,13 @@ async def started(stack: AsyncExitStack, folder: Path, limits: str = "", file: s
     dns.set("rcpt.test", "MX", "10 mx.rcpt.test.")
     dns.set("mx.rcpt.test", "A", "127.0.0.1")
     mx = await stack.enter_async_context(Mx(Script(rcpt=NOBODY)))
-    relay = Relay(folder, dns=dns.address, mx_port=mx.port, tenant=f"{KEYS}\n[limits]\n{limits}\n")
+    relay = Relay(
+        folder,
+        dns=dns.address,
+        mx_port=mx.port,
+        tenant=f"{KEYS}\n[limits]\n{limits}\n",
+        more="api_requests_per_s = 0\n",
+    )
     tenant = folder / "tenants" / "acme.toml"
     tenant.write_text(file + tenant.read_text())
     await stack.enter_async_context(relay)
@@ -48,8 +55,6 @@ async def started(stack: AsyncExitStack, folder: Path, limits: str = "", file: s
 
 async def post(relay: Relay, key: str, path: str, body: dict[str, Any], method: str = "POST") -> tuple[int, Any]:
     """Ask over TCP with a key."""
-    import aiohttp  # noqa: PLC0415
-
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
         session.request(method, f"http://127.0.0.1:{relay.port('http')}{path}", json=body) as response,
@@ -88,7 +93,7 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
     token = await send(relay, KEY, "victim@rcpt.test")  # accepted, and held
     held = (await relay.get(f"/v1/emails/{token}"))["data"]
     assert held["status"] == "held"
-    (said,) = (await relay.get(f"/v1/why?q={token}"))["data"]["answers"]
+    (said,) = (await relay.get(f"/v1/why?q={token}"))["data"]["sentences"]
     assert "The credential stolen is on hold: 10 of 10 recipients within an hour" in said["sentence"]
     fine = await send(relay, OTHER, "good@rcpt.test")
     await relay.until(f"/v1/emails/{fine}", lambda answer: answer["data"]["status"] == "sent")
@@ -98,13 +103,14 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
     assert (line["level"], line["credential"]) == ("warning", "stolen")
 
     # it frees neither itself nor its mail, and makes no other key
-    for path, body, method in [
+    refused: list[tuple[str, dict[str, Any], str]] = [
         (credential, {"hold": False}, "PATCH"),
         (BASE, {"name": "new", "type": "api"}, "POST"),
         (f"/v1/emails/{token}/retry", {}, "POST"),
         ("/v1/queue/release", {"ids": [token]}, "POST"),
         (f"{BASE}/7?reveal=true", {}, "GET"),
-    ]:
+    ]
+    for path, body, method in refused:
         status, answer = await post(relay, KEY, path, body, method)
         assert (status, answer["error"]["code"]) == (403, "credential_on_hold"), path
 
@@ -130,7 +136,7 @@ async def test_a_budget_of_new_recipients_holds_them_and_three_budgets_hold_the_
     for token in tokens[:3]:
         await relay.until(f"/v1/emails/{token}", lambda answer: answer["data"]["status"] == "sent")
     assert (await relay.get(f"/v1/emails/{tokens[3]}"))["data"]["status"] == "held"
-    (said,) = (await relay.get(f"/v1/why?q={tokens[3]}"))["data"]["answers"]
+    (said,) = (await relay.get(f"/v1/why?q={tokens[3]}"))["data"]["sentences"]
     assert "budget of 3 such recipients a day is used up" in said["sentence"]
     (event,) = await events(relay, "NewRecipientsExceeded")
     assert event["data"] == {"limit": 3, "volume": 4, "credential": "stolen"}
