@@ -17,6 +17,7 @@ from arkrelay.cli.webhook_posts import (
     platform_option,
     replay_deliveries,
     rotate_key,
+    test_webhook,
 )
 from arkrelay.config import tenants
 from arkrelay.model.tenant import WEBHOOK_EVENTS, Webhook
@@ -30,7 +31,7 @@ def webhook_command() -> None:
     """Receivers of events: of one tenant, or with --platform of all."""
 
 
-for _command in (list_deliveries, replay_deliveries, rotate_key):
+for _command in (test_webhook, list_deliveries, replay_deliveries, rotate_key):
     webhook_command.add_command(_command)
 
 event_option = click.option(

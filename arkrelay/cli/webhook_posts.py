@@ -13,6 +13,7 @@ from arkrelay.cli.client import Daemon
 from arkrelay.cli.files import load, tenant_id_in
 from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option, usage
 from arkrelay.config.hookkeys import PUBLISHED_S, HookKeys
+from arkrelay.model.tenant import WEBHOOK_EVENTS
 
 COLUMNS = ("ID", "EVENT", "ATTEMPT", "STATUS", "WHEN", "TRIED AGAIN")
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -67,6 +68,28 @@ def list_deliveries(
         empty="nothing was posted",
     )
     output.print_page(found, "attempts")
+
+
+@click.command("test")
+@config_option
+@json_option
+@tenant_option
+@platform_option
+@click.option("--event", type=click.Choice(WEBHOOK_EVENTS), default="MessageSent", show_default=True)
+@click.argument("webhook_id", metavar="ID")
+@pass_state
+def test_webhook(
+    state: State, as_json: bool, tenant: str | None, platform: bool, event: str, webhook_id: str
+) -> None:
+    """Post an example of an event, signed like the real ones, and say what came back."""
+    owner = owner_of(state, tenant, platform=platform)
+    answer = Daemon(state.config).data("POST", f"{path_of(owner, webhook_id)}/test", {"event": event})
+    if as_json:
+        output.print_json(answer)
+    elif answer["success"]:
+        output.say(f"taken: {answer['statusCode']}")
+    if not answer["success"]:
+        raise Failed(answer["error"] or f"it answered {answer['statusCode']}")
 
 
 @click.command("replay")

@@ -93,7 +93,6 @@ class HookKeys:
             for key, retired in old:
                 if retired or revoke:
                     key.file.unlink()
-                    log.info("webhook_key_removed", kid=key.kid)
             return made
 
     def _aged(self) -> list[tuple[SigningKey, bool]]:
@@ -103,6 +102,7 @@ class HookKeys:
             keys = tuple(self._load())
             if not keys:
                 keys = (self._make(),)
+                log.info("webhook_key_made", kid=keys[0].kid)
                 seen = _stamp(self._folder)
             self._keys, self._seen = keys, seen
         latest = self._clock() - PUBLISHED_S
@@ -148,7 +148,6 @@ class HookKeys:
             name = f"{after}_{name}"  # "_" sorts behind the "." of the ending
         file = self._folder / f"{name}.pem"
         replace(file, pem)
-        log.info("webhook_key_made", kid=_kid(key))
         return SigningKey(_kid(key), key, file, file.stat().st_mtime)
 
 

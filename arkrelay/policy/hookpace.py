@@ -65,6 +65,10 @@ class Pace:
         """Whether it is taken for dead until a post succeeds."""
         return self.failures >= RESTS_AFTER
 
+    def clamp(self, now: float) -> None:
+        """Let no rest be longer than the longest: a clock that was set back would make one of days."""
+        self.rest_until = min(self.rest_until, now + max(LONGEST_REST_S, WISH_S[1]) * (1 + JITTER))
+
     def room(self, running: int, most: int, now: float) -> int:
         """Return how many posts may begin while ``running`` are under way."""
         if now < self.rest_until:

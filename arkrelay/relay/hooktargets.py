@@ -186,6 +186,8 @@ class Targets:
 
         await self._store.write(clamp)
         for target in self:
+            target.pace.clamp(now)
+            target.look_at = 0.0
             if target.open and not target.pace.failing:
                 continue
             target.drop_ready()

