@@ -241,6 +241,7 @@ class Daemon:
         self.tasks.spawn("queue", self.queue.run())
         self.tasks.spawn("domains", self.domains.run())
         self.tasks.spawn("webhooks", self.hook_queue.run())
+        self.tasks.spawn("webhook care", self.hook_queue.targets.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())

@@ -40,7 +40,6 @@ POLL_S = 0.25  # between looks at the log of events
 GATHER_S = 0.005  # between a wish to look and the look
 CATCH_UP_S = 5.0  # how long a reload waits for the log to be followed to its end
 CLAIMED = 50  # jobs of one endpoint that are read at once
-CARE_S = 60.0  # between looks at what has waited too long
 AGAIN_S = 1.0  # after the store was in trouble
 FOREVER = float("inf")
 
@@ -76,7 +75,7 @@ class HookQueue:
 
     async def run(self) -> None:
         """Follow the log and post what is due."""
-        more, followed_at, cared_at = True, 0.0, -CARE_S
+        more, followed_at = True, 0.0
         while True:
             self._wake.clear()
             try:
@@ -85,9 +84,6 @@ class HookQueue:
                     async with self._following:
                         more = await self._follow()
                 await self._post_due()
-                if time.monotonic() - cared_at >= CARE_S:
-                    cared_at = time.monotonic()
-                    await self.targets.care()
             except StoreError as error:
                 log.warning("webhooks_wait", error=str(error))
                 await asyncio.sleep(AGAIN_S)

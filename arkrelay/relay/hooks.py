@@ -76,7 +76,7 @@ class Hooks:
         live: Live,
         poster: Poster,
         keys: HookKeys,
-        metrics: Metrics | None = None,
+        metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -141,8 +141,7 @@ class Hooks:
             body=content,
             answer=answer,
         )
-        if self._metrics is not None:
-            self._metrics.webhook_posts.labels("taken" if answer.success else "failed").inc()
+        self._metrics.webhook_posts.labels("taken" if answer.success else "failed").inc()
         log.info(
             "webhook_posted",
             webhook=hook.webhook.id,

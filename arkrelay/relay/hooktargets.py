@@ -12,8 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import structlog
+
 from arkrelay.config.live import Live
 from arkrelay.config.snapshot import Snapshot
+from arkrelay.model.errors import StoreError
 from arkrelay.model.hook import Endpoint, HookJob
 from arkrelay.model.tenant import Webhook
 from arkrelay.policy import hookpace
@@ -22,6 +25,11 @@ from arkrelay.relay.hooks import Hook
 from arkrelay.store import hookjobs
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
+
+log = structlog.get_logger()
+
+CARE_S = 60.0  # between looks at what has waited too long
+STEP_PAUSE_S = 0.05  # between two steps, so that the writer is mostly free for mail
 
 Key = tuple[str, str]  # the tenant whose webhook it is, empty for the platform's; and its id
 
@@ -174,6 +182,15 @@ class Targets:
 
     # -- now and then --------------------------------------------------------------------------------------------
 
+    async def run(self) -> None:
+        """Care for the endpoints again and again; apart from the posts, which wait for nothing of it."""
+        while True:
+            try:
+                await self.care()
+            except StoreError as error:
+                log.warning("webhooks_not_cared_for", error=str(error))
+            await asyncio.sleep(CARE_S)
+
     async def care(self) -> None:
         """Park what waited too long for who does not answer, forget who is no more, and count."""
         retry_s, now = self._live.snapshot.settings.webhooks.retry_s, self._clock()
@@ -191,11 +208,15 @@ class Targets:
             if target.open and not target.pace.failing:
                 continue
             target.drop_ready()
-            while await self._store.write(_parking(target.id, overdue)):
-                pass
+            parked = 1
+            while parked:
+                parked = await self._store.write(_parking(target.id, overdue))
+                await asyncio.sleep(STEP_PAUSE_S)
         for id_ in list(self._removed):
-            while await self._store.write(_removing(id_)):
-                pass
+            more = True
+            while more and id_ in self._removed:  # unless it came back meanwhile
+                more = await self._store.write(_removing(id_))
+                await asyncio.sleep(STEP_PAUSE_S)
             self._removed.discard(id_)
         rows, oldest_at = await self._store.read(
             lambda db: (hookjobs.list_endpoints(db), hookjobs.oldest_waiting(db))

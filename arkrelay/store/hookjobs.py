@@ -23,7 +23,8 @@ from arkrelay.store.hooks import insert_delivery
 from arkrelay.store.rows import BOTH, event_of, insert_rows, recipient_of
 
 CURSOR = "hook_cursor"  # in meta
-MOVED = 5000  # jobs that one statement moves, some 50 ms at most
+MOVED = 5000  # jobs that are brought forward at once, some 25 ms of the writer
+STEP = 1000  # jobs that are parked, put back or dropped in one step, likewise
 
 _ENDPOINT = "id, owner, webhook_id, url, waiting, parked, failures, rest_until, answered_at, status, error, gone_at"
 _INSERT_JOB = (
@@ -196,7 +197,7 @@ def bring_forward(db: sqlite3.Connection, endpoint: int, latest: float) -> int:
     ).rowcount
 
 
-def park_overdue(db: sqlite3.Connection, endpoint: int, before: float, limit: int = MOVED) -> int:
+def park_overdue(db: sqlite3.Connection, endpoint: int, before: float, limit: int = STEP) -> int:
     """Park what has been due at an endpoint since before then; return how many."""
     # index hook_jobs_due
     ids = db.execute(
@@ -210,7 +211,7 @@ def park_overdue(db: sqlite3.Connection, endpoint: int, before: float, limit: in
     return len(ids)
 
 
-def put_back(db: sqlite3.Connection, endpoint: int, since: float, now: float, limit: int = MOVED) -> int:
+def put_back(db: sqlite3.Connection, endpoint: int, since: float, now: float, limit: int = STEP) -> int:
     """Let parked events of an endpoint that are from after ``since`` wait again, due now; return how many.
 
     They keep their uuid: an answer that was lost may have meant that the event was taken. Their schedule begins anew.
@@ -272,14 +273,14 @@ def renew_endpoint(db: sqlite3.Connection, endpoint: int, url: str, now: float) 
 
 
 def remove_endpoint(db: sqlite3.Connection, endpoint: int) -> bool:
-    """Forget a webhook that is no more and what waits for it, ``MOVED`` jobs a step; return whether there is more."""
+    """Forget a webhook that is no more and what waits for it, ``STEP`` jobs at once; return whether there is more."""
     # indexes hook_jobs_due and hook_parked_endpoint
     for table in ("hook_jobs", "hook_parked"):
         gone = db.execute(
             f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE endpoint = ? LIMIT ?)",  # noqa: S608 -- the names above
-            (endpoint, MOVED),
+            (endpoint, STEP),
         ).rowcount
-        if gone == MOVED:
+        if gone == STEP:
             return True
     db.execute("DELETE FROM hook_endpoints WHERE id = ?", (endpoint,))
     return False

@@ -78,10 +78,11 @@ def prune(db: sqlite3.Connection, before: float) -> None:
 
 
 def forget_tenant(db: sqlite3.Connection, tenant_id: str, limit: int) -> bool:
-    """Forget a deleted tenant's addresses, up to ``limit`` in a step; return whether there may be more."""
+    """Forget what is here of a deleted tenant, ``limit`` addresses in a step; return whether there may be more."""
     tenant, _ = _numbers(tenant_id, "")
-    # primary keys of first_times and known_recipients
+    # primary keys of first_times, suspicions and known_recipients
     db.execute("DELETE FROM first_times WHERE tenant_id = ?", (tenant_id,))
+    db.execute("DELETE FROM suspicions WHERE tenant_id = ?", (tenant_id,))
     gone = db.execute(
         "DELETE FROM known_recipients WHERE tenant = ?1 AND address IN"
         " (SELECT address FROM known_recipients WHERE tenant = ?1 LIMIT ?2)",

@@ -374,6 +374,24 @@ async def test_a_new_webhook_gets_nothing_old_and_a_changed_one_all_that_waits(
     assert (await here.relay.get("/v1/control/webhooks"))["data"]["webhooks"] == []
 
 
+async def test_a_limit_is_told_to_who_takes_everything_and_to_nobody_else(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    named = 'events = ["MessageSent", "MessageHeld"]'
+    hooks = hook("{url}/all") + hook("{url}/named", "Named", named) + "\n[limits]\nhourly = 10\n"
+    here = await site(stack, tmp_path, hooks=hooks)
+    for i in range(11):
+        await here.relay.send(f"u{i}@rcpt.test")
+    told = [(one["event"], one["payload"]) for one in await here.posted(13, "all")]
+    limits = {event: payload for event, payload in told if event.startswith("SendLimit")}
+    assert {event: (one["volume"], one["limit"]) for event, one in limits.items()} == {
+        "SendLimitApproaching": (10, 10), "SendLimitExceeded": (11, 10),
+    }  # fmt: skip
+    assert limits["SendLimitExceeded"]["server"]["permalink"] == "acme"
+    events = [one["event"] for one in await here.posted(11, "named")]
+    assert sorted(set(events)) == ["MessageHeld", "MessageSent"]
+
+
 async def test_what_waits_and_what_it_costs_is_in_the_metrics(tmp_path: Path, stack: AsyncExitStack) -> None:
     here = await site(stack, tmp_path, hooks=hook("{url}/500"))
     await here.relay.send("ann@rcpt.test")

@@ -207,7 +207,7 @@ async def test_a_renewed_endpoint_is_asked_for_all_at_once(site: Site) -> None:
 
 
 async def test_a_removed_endpoint_takes_its_jobs_along(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hookjobs, "MOVED", 2)
+    monkeypatch.setattr(hookjobs, "STEP", 2)
     made = await site.accept(5)
     await site.happen(*made)
     await site.end((await site.due())[0], JobEnd.PARKED, None, 500)
