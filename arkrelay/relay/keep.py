@@ -63,7 +63,7 @@ def _ready(db: sqlite3.Connection, insertion: Insertion, suppressed: Mapping[str
         recipients, more = hold_new(db, insertion.message, recipients, insertion.new_daily)
         told = [*told, *more]
     events = [*told, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
-    return replace(insertion, recipients=recipients, events=events)
+    return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
 
 
 def _suppress(recipient: Recipient, found: Mapping[str, str]) -> Recipient:

@@ -1,11 +1,11 @@
 """Post 10 000 events to 20 webhooks, and say how many a minute that were and what one costs.
 
-    python tests/bench/hooks.py [--events 10000] [--webhooks 20] [--plain] [--dead 0] [--json]
+    python tests/bench/hooks.py [--events 10000] [--webhooks 20] [--plain] [--dead 0] [--down 0] [--json]
 
 The events are in the log when the daemon starts, so that posting is measured and nothing else. Each webhook is of a
 tenant of its own, over TLS unless ``--plain``; ``--dead`` more hang and never answer, and may cost the others
-nothing. The receivers are another process, on the same cores; the CPU time is the relay's alone. Exit status 0 when
-every event came exactly once, whatever the speed; else 1.
+nothing, and with ``--down S`` all answer 503 for S seconds first. The receivers are another process, on the same
+cores; the CPU time is the relay's alone. Exit status 0 when every event came exactly once, whatever the speed; else 1.
 """
 
 import argparse
@@ -63,11 +63,12 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=GOAL_PER_MINUTE)
     parser.add_argument("--webhooks", type=int, default=20)
     parser.add_argument("--dead", type=int, default=0)
+    parser.add_argument("--down", type=float, default=0.0)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="arkrelay-hooks-") as folder:
-        found = measure(Path(folder), given.events, given.webhooks, given.dead, tls=not given.plain)
+        found = measure(Path(folder), given.events, given.webhooks, given.dead, given.down, tls=not given.plain)
     if given.json:
         print(json.dumps(found))
     else:
@@ -76,11 +77,11 @@ def main() -> int:
     return 0 if found["distinct"] == found["came"] == found["events"] else 1
 
 
-def measure(folder: Path, events: int, webhooks: int, dead: int, *, tls: bool) -> dict[str, float]:
+def measure(folder: Path, events: int, webhooks: int, dead: int, down_s: float, *, tls: bool) -> dict[str, float]:
     """Return what one run measured."""
     certificates.valid(HOST)  # made before the fork, so that both sides know the same
     ours, theirs = multiprocessing.Pipe()
-    receivers = multiprocessing.Process(target=_serve, args=(theirs, tls), daemon=True)
+    receivers = multiprocessing.Process(target=_serve, args=(theirs, tls, down_s), daemon=True)
     receivers.start()
     url = ours.recv()
     urls = [f"{url}/t{number}" for number in range(webhooks)] + [f"{url}/hang"] * dead
@@ -169,8 +170,9 @@ def _insertion(store: Store, tenant_id: str, number: int, now: float) -> Inserti
     return Insertion(message, [recipient], b"x", [event])
 
 
-def _serve(pipe: Connection, tls: bool) -> None:
-    """Be all receivers: answer 200 and remember uuids, until the pipe closes."""
+def _serve(pipe: Connection, tls: bool, down_s: float) -> None:
+    """Be all receivers: answer 200 and remember uuids, until this process is ended."""
+    up_at: list[float] = []  # decided by the first request
     uuids: list[str] = []
     times: list[float] = []
 
@@ -179,6 +181,9 @@ def _serve(pipe: Connection, tls: bool) -> None:
         if request.path == "/hang":
             await asyncio.sleep(3600)
         assert request.headers["X-Ark-Signature"]
+        up_at[:] = up_at or [time.monotonic() + down_s]
+        if time.monotonic() < up_at[0]:
+            return web.Response(status=503)
         uuids.append(json.loads(body)["uuid"])
         times.append(time.monotonic())
         return web.Response(text="ok")
