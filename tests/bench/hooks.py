@@ -5,7 +5,7 @@
 The events are in the log when the daemon starts, so that posting is measured and nothing else. Each webhook is of a
 tenant of its own, over TLS unless ``--plain``; ``--dead`` more hang and never answer, and may cost the others
 nothing, and with ``--down S`` all answer 503 for S seconds first. The receivers are another process, on the same
-cores; the CPU time is the relay's alone. Exit status 0 when every event came exactly once, whatever the speed; else 1.
+cores; the CPU time is the relay's alone. Exit status 0 when every event came exactly once, whatever the speed.
 """
 
 import argparse
