@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -43,8 +43,10 @@ from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.inbound import Inbound
+from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.mailboxes import Mailboxes
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
@@ -173,10 +175,13 @@ class Daemon:
             self.queue.note_due,
         )
         poster = Poster(self.resolver, own)
-        self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir))
+        self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir), self.metrics)
+        self.hook_queue = HookQueue(self.store, live, self.hooks)
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
+        self.leaks = LeakGuard(self.store, live)
+        self.settler.on_settled = self.leaks.settled
         self.submitter = Submitter(
             self.store,
             live,
@@ -186,6 +191,7 @@ class Daemon:
             self.meter,
             self.upkeep,
             self.metrics,
+            self.leaks,
             return_paths,
         )
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
@@ -207,6 +213,8 @@ class Daemon:
             operator=Operator(self.store, self.queue),
             domains=self.domains,
             hooks=self.hooks,
+            hook_queue=self.hook_queue,
+            leaks=self.leaks,
             upkeep=self.upkeep,
             metrics=self.metrics,
             started_at=self.started_at,
@@ -246,6 +254,7 @@ class Daemon:
             )
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
+        await self.leaks.load()
         await self.domains.load()
         await self.meter.load(list(self.live.snapshot.tenants))
         self.courier.clear_text_until = await self.store.read(lambda db: lists.clear_text_hosts(db, time.time()))
@@ -253,12 +262,15 @@ class Daemon:
         self.courier.on_tls_broken = self._remember_clear_text
         self.upkeep.look_at_disk()
         await self.queue.recover(self._left, rebooted=self._rebooted)
+        await self.hook_queue.start()
         self._counts = await self.store.read(totals)
         self._gauges()
         _collect_seldom()
         self.tasks.spawn("queue", self.queue.run())
         self.tasks.spawn("domains", self.domains.run())
         self.tasks.spawn("sources", self.sources.run())
+        self.tasks.spawn("webhooks", self.hook_queue.run())
+        self.tasks.spawn("webhook care", self.hook_queue.targets.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())
@@ -285,6 +297,7 @@ class Daemon:
         self.submitter.stopping = True
         await self.queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.settler.drained(max(1.0, DRAIN_S - (time.monotonic() - began)))
+        await self.hook_queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.http.stop()
         await self.requests.stop()
         await self.tasks.cancel()
@@ -315,6 +328,7 @@ class Daemon:
     async def reload(self) -> Changes:
         """Take the configuration files over and return what changed; raises ConfigErrors and changes nothing."""
         systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        await self.hook_queue.catch_up()  # who gets an event is said by the configuration when it happened
         try:
             changes = await asyncio.to_thread(self.live.reload)
         except ConfigErrors as errors:
@@ -329,6 +343,7 @@ class Daemon:
             log.warning("configuration", text=warning)
         self.domains.changed()
         self.sources.changed()
+        await self.hook_queue.changed()
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------
@@ -413,6 +428,22 @@ class Daemon:
             "Outcomes not yet on disk.",
             (),
             lambda: {(): float(self.settler.unwritten)},
+        )
+
+        def backlog() -> Mapping[str, float]:
+            return self.hook_queue.targets.backlog
+
+        show(
+            "arkrelay_webhook_events",
+            "Events that wait for webhooks, or whose schedule is over; up to a minute old.",
+            ("state",),
+            lambda: {(state,): backlog()[state] for state in ("waiting", "parked")},
+        )
+        show(
+            "arkrelay_webhook_oldest_seconds",
+            "Since when the oldest event waits for a webhook; up to a minute old.",
+            (),
+            lambda: {(): backlog()["oldest_s"]},
         )
         show("arkrelay_disk_free_bytes", "Free on the state disk.", (), lambda: {(): float(self.upkeep.free_bytes())})
         show("arkrelay_up", "Accepts and delivers: 1.", (), lambda: {(): float(not self.unready())})

@@ -89,6 +89,13 @@ def require_sender(caller: Caller, *, test: bool = False) -> None:
         raise ApiError(403, "permission_denied", "A test key may look, and not send what would really go out.")
 
 
+def require_releaser(caller: Caller, *, test: bool = False) -> None:
+    """Refuse with 403 a key that may not let held mail go; a key that may have leaked would free its own."""
+    if caller.suspect:
+        raise ApiError(403, "credential_on_hold", "This key is on hold: another must release its mail.")
+    require_sender(caller, test=test)
+
+
 def is_still_admitted(request: web.Request) -> bool:
     """Whether the key of a request that lasts opens now what it opened then: a reload may have taken it away."""
     caller = request[CALLER]
@@ -132,10 +139,18 @@ def _look_up(snapshot: Snapshot, key: str) -> Caller | None:
         _prefix(key),
         test=test,
         hold=credential.hold,
+        suspect=_suspect(snapshot, tenant.id, credential.name),
         may_send="send" in credential.permissions,
         suspended="" if tenant.status == "active" else tenant.status,
         shares_rate=snapshot.settings.limits.rate_shared_with_smtp,
     )
+
+
+def _suspect(snapshot: Snapshot, tenant_id: str, name: str) -> bool:
+    """Return whether the relay itself put a credential on hold; the tables by which keys are found do not say."""
+    tenant = snapshot.tenants.get(tenant_id)
+    found = None if tenant is None else tenant.credential(name)
+    return found is not None and bool(found.suspicion)
 
 
 def _prefix(key: str) -> str:

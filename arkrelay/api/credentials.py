@@ -53,12 +53,16 @@ class CredentialView(Query):
 
 
 class Credential(Answer):
-    """A credential; ``key`` and ``smtpUsername`` only when it was made, or is revealed."""
+    """A credential; ``key`` and ``smtpUsername`` only when it was made, or is revealed.
+
+    ``holdReason`` (beyond the contract) is what the relay had against it, when it was the relay that put it on hold.
+    """
 
     id: int
     name: str
     type: Kind
     hold: bool
+    hold_reason: str | None
     last_used_at: Iso | None
     created_at: Iso
     updated_at: Iso
@@ -105,9 +109,14 @@ async def update(ask: Ask[Nothing, CredentialChange]) -> Credential:
     _require_unrestricted(ask)
     if changes.get("hold"):
         _refuse_self(ask, before, "put itself on hold")
+    if changes.get("hold") is False and before.suspicion:
+        await _release(ask, before)
+        if not before.hold:
+            del changes["hold"]  # its file says so already
     after = before
     if changes:
-        after = await change(ask, lambda: tenants.change_credential(ask.snapshot, tenant_id, before.id, changes))
+        await change(ask, lambda: tenants.change_credential(ask.snapshot, tenant_id, before.id, changes))
+    after = next((one for one in ask.tenant.credentials if one.id == before.id), before)
     if after.name != before.name:
         await ask.parts.store.write(lambda db: lists.rename_last_used(db, tenant_id, before.name, after.name))
     used = await ask.parts.store.read(lambda db: lists.last_used(db, tenant_id))
@@ -136,9 +145,16 @@ def _find(ask: Ask[Any, Any]) -> Configured:
     return found
 
 
+async def _release(ask: Ask[Any, Any], credential: Configured) -> None:
+    """Take back what the relay itself did to a credential."""
+    if ask.caller.hold or ask.caller.suspect:
+        raise on_hold()
+    await ask.parts.leaks.release(ask.tenant.id, credential.name, credential.id)
+
+
 async def _reveal(ask: Ask[Any, Any], credential: Configured) -> str:
     _require_unrestricted(ask)
-    if ask.caller.hold:
+    if ask.caller.hold or ask.caller.suspect:
         raise on_hold()
     if ask.caller.test and not ask.snapshot.is_test(ask.tenant.id, credential.name):
         raise ApiError(403, "permission_denied", "A test key reveals test keys only.")
@@ -171,7 +187,8 @@ def _shape(tenant_id: str, one: Configured, used: dict[str, float], key: str | N
         id=one.id,
         name=one.name,
         type=one.type,  # type: ignore[arg-type]  # the schema lets no other in
-        hold=one.hold,
+        hold=one.held,
+        hold_reason=one.suspicion or None,
         last_used_at=iso(used.get(one.name)),
         created_at=one.created_at,
         updated_at=one.updated_at,

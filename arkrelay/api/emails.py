@@ -5,7 +5,7 @@ import time
 from typing import Annotated, Any, Literal
 
 from arkrelay.api.ask import Ask
-from arkrelay.api.auth import require_sender
+from arkrelay.api.auth import require_releaser
 from arkrelay.api.model import UNSET, Answer, Meta, Nothing, Page, Paged, Query, UnsetType, field
 from arkrelay.api.preview import Attachment, Base64, content_of
 from arkrelay.api.query import Moment, Statuses, address, moment, statuses
@@ -279,7 +279,7 @@ async def retrieve_deliveries(ask: Ask[Nothing, Nothing]) -> DeliveryHistory:
 async def retry(ask: Ask[Nothing, Nothing]) -> RetryResult:
     """Put one email back into the queue, past holds; 409 when it is sent, or its content is no longer kept."""
     recipient = await find_email(ask)
-    require_sender(ask.caller, test=recipient.message.test)
+    require_releaser(ask.caller, test=recipient.message.test)
     await ask.parts.operator.one(Verb.RETRY, recipient.token, ask.caller.tenant_id)
     return RetryResult(id=recipient.token, tenant_id=recipient.message.tenant_id, message="Put back into the queue.")
 

@@ -19,6 +19,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "queue.hold": _IDS,
     "queue.release": _IDS,
     "queue.delete": _IDS,
+    "control.replay_webhooks": {"tenantId": "acme", "since": 1_760_000_000},
     "control.backup": {"path": "/var/backups/arkrelay.tar.gz"},
     "tenants.create": {"name": "Acme Inc", "metadata": {"plan": "pro"}},
     "tenants.update": {"status": "suspended"},

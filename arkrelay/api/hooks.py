@@ -86,6 +86,17 @@ async def tested(ask: Ask[Any, Any], hook: Hook, event: str) -> HookDelivery:
     return await ask.parts.hooks.test(hook, event)
 
 
+def in_force(ask: Ask[Any, Any], owner: str | None, webhook: Configured) -> Configured:
+    """Return a webhook as it is in force: not enabled after its endpoint said that it is gone."""
+    return ask.parts.hook_queue.targets.effective(owner, webhook)
+
+
+async def enabled(ask: Ask[Any, Any], hook: Hook) -> None:
+    """Undo what the relay itself did to a webhook that a person enables; its file is another matter."""
+    _may_post(ask)
+    await ask.parts.hook_queue.targets.enable(hook.owner, hook.webhook.id)
+
+
 def milliseconds(delivery: HookDelivery) -> int:
     """Return how long the endpoint took."""
     return round(delivery.answer.duration_s * 1000)
@@ -105,5 +116,5 @@ def no_delivery(wanted: str) -> ApiError:
 
 
 def _may_post(ask: Ask[Any, Any]) -> None:
-    if ask.caller.hold:
+    if ask.caller.hold or ask.caller.suspect:
         raise on_hold()

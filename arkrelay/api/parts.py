@@ -14,7 +14,9 @@ from arkrelay.config.live import Changes, Live
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.limits import SlidingWindow
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
+from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.operate import Operator
 from arkrelay.relay.queue import Queue
@@ -39,6 +41,8 @@ class Parts:
     operator: Operator
     domains: DomainChecker
     hooks: Hooks
+    hook_queue: HookQueue
+    leaks: LeakGuard
     upkeep: Upkeep
     metrics: Metrics
     started_at: float
@@ -63,6 +67,7 @@ class Caller:
     prefix: str = ""  # the first 8 characters of the key
     test: bool = False  # a test key: nothing that it does may reach anybody
     hold: bool = False  # its credential may not send
+    suspect: bool = False  # the relay put it on hold: it sends what is held, and changes and releases nothing
     may_send: bool = True  # its credential has the permission
     local: bool = False  # root or the service's user on the control socket
     suspended: str = ""  # the state of its tenant, when that may not ask

@@ -17,6 +17,8 @@ from arkrelay.api.hooks import (
     ToldEvent,
     Url,
     check_url,
+    enabled,
+    in_force,
     milliseconds,
     no_delivery,
     pick,
@@ -134,7 +136,8 @@ async def create(ask: Ask[Nothing, NewPlatformWebhook]) -> PlatformWebhook:
 
 async def list_all(ask: Ask[Nothing, Nothing]) -> list[PlatformWebhookSummary]:
     """All of them, newest first."""
-    return [PlatformWebhookSummary(**_summary(one)) for one in newest_first(ask.snapshot.platform.webhooks)]
+    known = newest_first(ask.snapshot.platform.webhooks)
+    return [PlatformWebhookSummary(**_summary(in_force(ask, None, one))) for one in known]
 
 
 async def retrieve(ask: Ask[Nothing, Nothing]) -> PlatformWebhook:
@@ -144,16 +147,22 @@ async def retrieve(ask: Ask[Nothing, Nothing]) -> PlatformWebhook:
 
 async def update(ask: Ask[Nothing, PlatformWebhookChange]) -> PlatformWebhook:
     """Change a webhook; it is in force from the answer on."""
-    before, body = _find(ask).webhook, ask.body
+    hook, body = _find(ask), ask.body
+    configured = pick(ask.snapshot.platform.webhooks, hook.webhook.id)
     changes: dict[str, Any] = {"name": body.name, "url": body.url, "enabled": body.enabled}
     changes = {key: value for key, value in changes.items() if value is not None}
     if body.url is not None:
         check_url(ask, body.url)
     if body.events is not None:
         changes |= subscription(body.events, all_=not body.events)
-    if not changes:
-        return _shape(before)
-    return _shape(await change(ask, lambda: tenants.change_webhook(ask.snapshot, None, before.id, changes)))
+    if body.enabled and configured.enabled:
+        del changes["enabled"]  # the file says so already
+    if changes:
+        made = await change(ask, lambda: tenants.change_webhook(ask.snapshot, None, configured.id, changes))
+        configured = made
+    if body.enabled:
+        await enabled(ask, hook)
+    return _shape(in_force(ask, None, configured))
 
 
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
@@ -202,7 +211,7 @@ async def replay(ask: Ask[Nothing, Nothing]) -> Replayed:
     webhook = _webhook_of(ask, one)
     if webhook is None:
         raise Conflict("The webhook of this delivery is removed.")
-    return await replayed(ask, Hook(None, webhook), one)
+    return await replayed(ask, Hook(None, in_force(ask, None, webhook)), one)
 
 
 async def test(ask: Ask[Nothing, TestEvent]) -> PlatformTested:
@@ -218,7 +227,7 @@ async def test(ask: Ask[Nothing, TestEvent]) -> PlatformTested:
 
 
 def _find(ask: Ask[Any, Any]) -> Hook:
-    return Hook(None, pick(ask.snapshot.platform.webhooks, ask.path("webhookId")))
+    return Hook(None, in_force(ask, None, pick(ask.snapshot.platform.webhooks, ask.path("webhookId"))))
 
 
 async def _find_delivery(ask: Ask[Any, Any]) -> HookDelivery:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from arkrelay.api.ask import Ask
-from arkrelay.api.auth import require_sender
+from arkrelay.api.auth import require_releaser
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged, Query, Text, field
 from arkrelay.api.query import Statuses, address, domain, statuses
 from arkrelay.api.refusal import ApiError
@@ -95,14 +95,14 @@ async def list_all(ask: Ask[QueueQuery, Nothing]) -> Page[Waiting]:
 
 async def retry(ask: Ask[Nothing, Recipients]) -> Done:
     """Try recipients again now, whatever they wait for; by ``ids`` also what is held or has failed."""
-    require_sender(ask.caller)
+    require_releaser(ask.caller)
     # everything: that does not mean what has failed for good
     return await _operate(ask, Verb.RETRY, frozenset() if ask.body.ids else QUEUED)
 
 
 async def flush(ask: Ask[Nothing, Recipients]) -> Done:
     """Try everything that waits for a later time now."""
-    require_sender(ask.caller)
+    require_releaser(ask.caller)
     return await _operate(ask, Verb.RETRY, QUEUED, everything=not ask.body.ids)
 
 
@@ -113,7 +113,7 @@ async def hold(ask: Ask[Nothing, Recipients]) -> Done:
 
 async def release(ask: Ask[Nothing, Recipients]) -> Done:
     """Put held recipients back into the queue."""
-    require_sender(ask.caller)
+    require_releaser(ask.caller)
     return await _operate(ask, Verb.RELEASE)
 
 

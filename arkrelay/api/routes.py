@@ -10,6 +10,7 @@ from arkrelay.api import (
     events,
     explain,
     health,
+    hookstate,
     jwks,
     lanes,
     limits,
@@ -70,6 +71,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/control/reload", "control.reload", control.reload, scope=Scope.ORGANISATION),
     Operation("GET", "/control/plan", "control.plan", control.plan, scope=Scope.ORGANISATION),
     Operation("GET", "/control/tls", "control.tls", peertls.show, scope=Scope.ORGANISATION),
+    Operation("GET", "/control/webhooks", "control.webhooks", hookstate.list_all, scope=Scope.ORGANISATION),
+    Operation(
+        "POST", "/control/webhooks/replay", "control.replay_webhooks", hookstate.replay, scope=Scope.ORGANISATION
+    ),
     Operation("POST", "/control/backup", "control.backup", control.make_backup, scope=Scope.ORGANISATION),
     Operation("GET", "/control/db", "control.db.retrieve", control.database, scope=Scope.ORGANISATION),
     Operation("POST", "/control/db/check", "control.db.check", control.check, scope=Scope.ORGANISATION),

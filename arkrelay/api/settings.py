@@ -37,7 +37,7 @@ async def change(ask: Ask[Any, Any], edit: Callable[[], T]) -> T:
     hold, 422 with the key when what it wrote would not be valid, 409 when other files are broken, 500 and 507 when
     the file cannot be written. In all these cases nothing was written.
     """
-    if ask.caller.hold:
+    if ask.caller.hold or ask.caller.suspect:
         raise on_hold()
     task = asyncio.ensure_future(_change(ask, edit))
     task.add_done_callback(_seen)

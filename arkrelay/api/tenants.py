@@ -16,7 +16,7 @@ from arkrelay.config import tenants
 from arkrelay.model.errors import Conflict, StoreError
 from arkrelay.model.tenant import Tenant as Configured
 from arkrelay.policy.metadata import KEYS, VALUE_CHARS, faults
-from arkrelay.store import lists
+from arkrelay.store import known, lists
 
 log = structlog.get_logger()
 
@@ -133,7 +133,8 @@ async def delete(ask: Ask[Nothing, Nothing]) -> Deleted:
     await change(ask, edit)
 
     def remove_lists(db: sqlite3.Connection) -> bool:
-        return lists.remove_tenant_lists(db, tenant_id, STEP)
+        more = known.forget_tenant(db, tenant_id, STEP)
+        return lists.remove_tenant_lists(db, tenant_id, STEP) or more
 
     try:
         async with asyncio.timeout(END_S):

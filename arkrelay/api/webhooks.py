@@ -19,6 +19,8 @@ from arkrelay.api.hooks import (
     ToldEvent,
     Url,
     check_url,
+    enabled,
+    in_force,
     milliseconds,
     no_delivery,
     pick,
@@ -162,7 +164,7 @@ async def list_all(ask: Ask[Nothing, Nothing]) -> WebhookList:
                 events=list(one.events),
                 all_events=one.takes_all,
             )
-            for one in newest_first(ask.tenant.webhooks)
+            for one in (in_force(ask, ask.tenant.id, each) for each in newest_first(ask.tenant.webhooks))
         ]
     )
 
@@ -175,6 +177,7 @@ async def retrieve(ask: Ask[Nothing, Nothing]) -> Webhook:
 async def update(ask: Ask[Nothing, WebhookChange]) -> Webhook:
     """Change a webhook; it is in force from the answer on."""
     hook, body = _find(ask), ask.body
+    configured = pick(ask.tenant.webhooks, hook.webhook.id)
     changes: dict[str, Any] = {"name": body.name, "url": body.url, "enabled": body.enabled}
     changes = {key: value for key, value in changes.items() if value is not None}
     if body.url is not None:
@@ -182,11 +185,14 @@ async def update(ask: Ask[Nothing, WebhookChange]) -> Webhook:
     if body.events is not None or body.all_events is not None:
         kept = body.events or hook.webhook.events
         changes |= subscription(kept, all_=bool(body.all_events))
-    if not changes:
-        return _shape(hook.webhook)
-    return _shape(
-        await change(ask, lambda: tenants.change_webhook(ask.snapshot, hook.owner, hook.webhook.id, changes))
-    )
+    if body.enabled and configured.enabled:
+        del changes["enabled"]  # its file says so already
+    if changes:
+        made = await change(ask, lambda: tenants.change_webhook(ask.snapshot, hook.owner, configured.id, changes))
+        configured = made
+    if body.enabled:
+        await enabled(ask, hook)
+    return _shape(in_force(ask, hook.owner, configured))
 
 
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
@@ -250,7 +256,7 @@ async def test(ask: Ask[Nothing, TestEvent]) -> Tested:
 
 def _find(ask: Ask[Any, Any]) -> Hook:
     tenant = ask.tenant
-    return Hook(tenant.id, pick(tenant.webhooks, ask.path("webhookId")))
+    return Hook(tenant.id, in_force(ask, tenant.id, pick(tenant.webhooks, ask.path("webhookId"))))
 
 
 async def _find_delivery(ask: Ask[Any, Any], hook: Hook) -> HookDelivery:

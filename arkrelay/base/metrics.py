@@ -43,6 +43,12 @@ class Metrics:
             "Requests that the request log lost because the database did not take them.",
             registry=self.registry,
         )
+        self.webhook_posts = Counter(
+            "arkrelay_webhook_posts_total",
+            "Events posted to webhooks, tests and replays among them.",
+            ["result"],
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "arkrelay_commit_seconds",
             "Time from handing a message to the store to its commit.",

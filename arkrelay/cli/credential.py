@@ -1,15 +1,21 @@
 """SMTP passwords and API keys of tenants."""
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
 from arkrelay.cli import output, shapes
+from arkrelay.cli.client import Daemon, Denied, NotRunning
 from arkrelay.cli.files import domain_name, load, source, tell_daemon, tenant_id_in, tenant_in
 from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option, usage
 from arkrelay.config import tenants
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.model.tenant import Credential, Tenant
+
+Held = Mapping[tuple[str, int], str]  # why the relay put a credential on hold, by tenant and number
+NOTHING: Final[Held] = {}
 
 
 @click.group("credential")
@@ -54,8 +60,9 @@ def list_credentials(state: State, as_json: bool, tenant: str | None) -> None:
     snapshot = load(state)
     chosen = [tenant_in(snapshot, tenant)] if tenant else list(snapshot.tenants.values())
     known = [(owner.id, one) for owner in chosen for one in owner.credentials]
+    held = _suspicions(state, [owner.id for owner in chosen if owner.credentials])
     if as_json:
-        output.print_json({"data": [shapes.credential(*pair) for pair in known]})
+        output.print_json({"data": [_shape(*pair, held) for pair in known]})
         return
     output.print_table(
         ("TENANT", "NAME", "TYPE", "SMTP NAME", "HOLD", "DOMAINS"),
@@ -65,7 +72,7 @@ def list_credentials(state: State, as_json: bool, tenant: str | None) -> None:
                 one.name,
                 one.type,
                 shapes.smtp_username(owner, one) if one.type == "smtp" else "-",
-                one.hold,
+                one.hold or held.get((owner, one.id), False),
                 ", ".join(one.domains) or "all",
             )
             for owner, one in known
@@ -86,7 +93,8 @@ def show_credential(state: State, as_json: bool, tenant: str | None, reveal: boo
     snapshot = load(state)
     owner = tenant_in(snapshot, tenant)
     one = _credential(owner, name)
-    _show(owner.id, one, _revealed(snapshot, one) if reveal else None, as_json=as_json)
+    held = _suspicions(state, [owner.id])
+    _show(owner.id, one, _revealed(snapshot, one) if reveal else None, held, as_json=as_json)
 
 
 @credential_command.command("set")
@@ -133,6 +141,23 @@ def set_credential(
     _show(owner, made, key, as_json=as_json)
 
 
+@credential_command.command("release")
+@config_option
+@json_option
+@tenant_option
+@click.argument("name")
+@pass_state
+def release_credential(state: State, as_json: bool, tenant: str | None, name: str) -> None:
+    """Take a credential off hold, whoever put it there; what was held waits for `arkrelay queue release`."""
+    owner = tenant_in(load(state), tenant)
+    one = _credential(owner, name)
+    answer = Daemon(state.config).data("PATCH", f"{_path(owner.id)}/{one.id}", {"hold": False})
+    if as_json:
+        output.print_json(answer)
+    else:
+        output.say(f"credential {name} of tenant {owner.id} is off hold")
+
+
 @credential_command.command("remove")
 @config_option
 @tenant_option
@@ -164,9 +189,32 @@ def _revealed(snapshot: Snapshot, one: Credential) -> str:
     return key
 
 
-def _show(owner: str, one: Credential, key: str | None, *, as_json: bool) -> None:
+def _path(owner: str) -> str:
+    return f"/v1/tenants/{quote(owner)}/credentials"
+
+
+def _suspicions(state: State, owners: Iterable[str]) -> Held:
+    """Return why the relay itself put credentials on hold; nothing while the daemon does not run or takes no key."""
+    daemon, found = Daemon(state.config), {}
+    try:
+        for owner in owners:
+            for row in daemon.body("GET", _path(owner), perPage=100)["data"]:
+                if row["holdReason"]:
+                    found[owner, row["id"]] = row["holdReason"]
+    except (NotRunning, Denied):
+        return {}
+    return found
+
+
+def _shape(owner: str, one: Credential, held: Held, key: str | None = None) -> dict[str, Any]:
+    reason = held.get((owner, one.id))
+    shape = shapes.credential(owner, one, key)
+    return shape if reason is None else {**shape, "hold": True, "holdReason": reason}
+
+
+def _show(owner: str, one: Credential, key: str | None, held: Held = NOTHING, *, as_json: bool) -> None:
     if as_json:
-        output.print_json(shapes.credential(owner, one, key))
+        output.print_json(_shape(owner, one, held, key))
         return
     output.print_fields(
         [
@@ -175,7 +223,7 @@ def _show(owner: str, one: Credential, key: str | None, *, as_json: bool) -> Non
             ("type", one.type),
             *([("smtp name", shapes.smtp_username(owner, one))] if one.type == "smtp" else []),
             *([("key", key)] if key is not None else []),
-            ("on hold", one.hold),
+            ("on hold", held.get((owner, one.id)) or one.hold),
             ("domains", list(one.domains) or ["all of the tenant's"]),
             ("created", one.created_at or None),
         ]

@@ -17,7 +17,11 @@ def tenant(one: Tenant) -> Shape:
         "managed": one.managed,
         "pool": one.pool,
         "metadata": _plain(one.metadata),
-        "limits": {"hourly": one.limits.hourly, "hardCapMonthly": one.limits.hard_cap_monthly},
+        "limits": {
+            "hourly": one.limits.hourly,
+            "hardCapMonthly": one.limits.hard_cap_monthly,
+            "newRecipientsDaily": one.limits.new_recipients_daily,
+        },
         "domains": [domain.name for domain in one.domains],
         "credentials": [credential.name for credential in one.credentials],
         "createdAt": one.created_at or None,

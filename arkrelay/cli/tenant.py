@@ -76,6 +76,9 @@ def show_tenant(state: State, as_json: bool, tenant_id: str) -> None:
 @click.option("--hourly", type=click.IntRange(0), metavar="N", help="Recipients an hour before mail is held; 0 none.")
 @click.option("--hard-cap", type=click.IntRange(0), metavar="N", help="Recipients a month before refusal; 0 none.")
 @click.option("--pool", metavar="NAME", help='Its mail leaves from the addresses of this pool; "" for none.')
+@click.option(
+    "--new-recipients", type=click.IntRange(0), metavar="N", help="First-time recipients a day before hold; 0 none."
+)
 @click.argument("tenant_id", metavar="ID")
 @pass_state
 def set_tenant(
@@ -85,14 +88,16 @@ def set_tenant(
     status: str | None,
     hourly: int | None,
     hard_cap: int | None,
+    new_recipients: int | None,
     pool: str | None,
     tenant_id: str,
 ) -> None:
     """Change a tenant."""
-    limits = {key: value for key, value in (("hourly", hourly), ("hard_cap_monthly", hard_cap)) if value is not None}
+    given = (("hourly", hourly), ("hard_cap_monthly", hard_cap), ("new_recipients_daily", new_recipients))
+    limits = {key: value for key, value in given if value is not None}
     changes = {key: value for key, value in (("name", name), ("status", status), ("pool", pool)) if value is not None}
     if not changes and not limits:
-        usage("Nothing to change: give --name, --status, --hourly, --hard-cap or --pool.")
+        usage("Nothing to change: give --name, --status, --hourly, --hard-cap, --new-recipients or --pool.")
 
     def change(table: dict[str, Any]) -> None:
         table.update(changes)
@@ -133,6 +138,7 @@ def _show(one: Tenant, *, as_json: bool) -> None:
             *([("pool", one.pool)] if one.pool else []),
             ("hourly limit", one.limits.hourly or "none"),
             ("monthly cap", one.limits.hard_cap_monthly or "none"),
+            ("new recipients a day", one.limits.new_recipients_daily or "any"),
             ("domains", [domain.name for domain in one.domains]),
             ("credentials", [credential.name for credential in one.credentials]),
             ("created", one.created_at or None),

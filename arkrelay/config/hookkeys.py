@@ -1,8 +1,9 @@
 """The RSA keys that sign webhooks, in ``state_dir/keys/webhooks``: one signs, all are published.
 
-One installation has one key for all webhooks (Ark contract §11.4). It is made when it is first needed. To change it,
-put another PEM file beside it whose name sorts behind: from then on that one signs, and the old one stays
-published until its file is removed, for receivers that keep the set of keys for an hour.
+One installation has one key for all webhooks (Ark contract §11.4). It is made when it is first needed. ``rotate``, or
+another PEM file beside it whose name sorts behind, changes it: from then on that one signs. The old one stays
+published for ``PUBLISHED_S`` after its successor came, for receivers that keep the set of keys and for posts that
+they have not looked at yet; the next rotation removes its file.
 """
 
 import base64
@@ -11,7 +12,8 @@ import datetime as dt
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,7 @@ log = structlog.get_logger()
 FOLDER = "webhooks"
 BITS = 2048  # RFC 7518 §3.3: the least for RS256
 EXPONENT = 65537
+PUBLISHED_S = 7 * 86400.0  # receivers keep the set for an hour (Ark contract §11.4), and their queues for some days
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -38,6 +41,8 @@ class SigningKey:
 
     kid: str
     key: rsa.RSAPrivateKey = field(repr=False)
+    file: Path = field(repr=False)
+    made_at: float = field(repr=False)  # of the file (Unix seconds)
 
     def sign(self, body: bytes) -> str:
         """Return the base64, in one line, of the RSA PKCS#1 v1.5 signature with SHA-256 over exactly these bytes."""
@@ -59,28 +64,53 @@ class SigningKey:
 class HookKeys:
     """The keys of one state directory. The methods block on files, so the daemon calls them in a thread."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
         self._state_dir = state_dir
+        self._clock = clock
         self._folder = state_dir / "keys" / FOLDER
         self._lock = threading.Lock()
         self._seen: Stamp = ()
         self._keys: tuple[SigningKey, ...] = ()
 
     def all(self) -> tuple[SigningKey, ...]:
-        """Return every key, the one that signs first; there is at least one, made now when there was none.
+        """Return every key that is published, the one that signs first; there is at least one, made now if need be.
 
         The folder is read again when something in it changed. A file that cannot be used, or that others may read, is
         logged and left out. Raises OSError when a key has to be made and cannot be written.
         """
         with self._lock:
-            seen = _stamp(self._folder)
-            if seen != self._seen or not self._keys:
-                keys = tuple(self._load())
-                if not keys:
-                    keys = (self._make(),)
-                    seen = _stamp(self._folder)
-                self._keys, self._seen = keys, seen
-            return self._keys
+            return tuple(key for key, retired in self._aged() if not retired)
+
+    def rotate(self, *, revoke: bool = False) -> SigningKey:
+        """Return a new key, which signs from now on; files of keys that are not published any more are removed.
+
+        With ``revoke`` all old ones are: what they signed can then not be verified any more. Raises OSError when a
+        file cannot be written or removed.
+        """
+        with self._lock:
+            old = self._aged() if self._folder.is_dir() else []
+            made = self._make(after=old[0][0].file.stem if old else "")
+            for key, retired in old:
+                if retired or revoke:
+                    key.file.unlink()
+            return made
+
+    def _aged(self) -> list[tuple[SigningKey, bool]]:
+        """Return every usable key, newest first, with whether its successor is too old for it to be published."""
+        seen = _stamp(self._folder)
+        if seen != self._seen or not self._keys:
+            keys = tuple(self._load())
+            if not keys:
+                keys = (self._make(),)
+                log.info("webhook_key_made", kid=keys[0].kid)
+                seen = _stamp(self._folder)
+            self._keys, self._seen = keys, seen
+        latest = self._clock() - PUBLISHED_S
+        successors = [None, *self._keys]
+        return [
+            (key, next_ is not None and next_.made_at < latest)
+            for key, next_ in zip(self._keys, successors, strict=False)
+        ]
 
     def sign(self, body: bytes) -> tuple[str, str]:
         """Return the id of the key that signs now, and its signature."""
@@ -103,20 +133,22 @@ class HookKeys:
                 known.add(key.kid)
                 yield key
 
-    def _make(self) -> SigningKey:
-        """Write a new key; its name is the time, so that names sort by age."""
-        made = _signing_key(rsa.generate_private_key(EXPONENT, BITS))
+    def _make(self, after: str = "") -> SigningKey:
+        """Write a new key; its name is the time, so that names sort by age: behind ``after`` in any case."""
+        key = rsa.generate_private_key(EXPONENT, BITS)
         for folder in (self._folder.parent, self._folder):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, parents=True)
                 adopt(folder, like=self._state_dir)
-        pem = made.key.private_bytes(
+        pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file = self._folder / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{made.kid[:8]}.pem"
+        name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{_kid(key)[:8]}"
+        if f"{name}.pem" <= f"{after}.pem":  # made within one second, or the old one's name is no time
+            name = f"{after}_{name}"  # "_" sorts behind the "." of the ending
+        file = self._folder / f"{name}.pem"
         replace(file, pem)
-        log.info("webhook_key_made", kid=made.kid)
-        return made
+        return SigningKey(_kid(key), key, file, file.stat().st_mtime)
 
 
 def _read(file: Path) -> SigningKey:
@@ -125,6 +157,7 @@ def _read(file: Path) -> SigningKey:
             raise KeyFileError(f"mode {mode_of(file):04o}, readable by others than its owner: chmod 600")
         with file.open("rb") as opened:
             pem = opened.read(MAX_KEY_FILE_BYTES)
+        made_at = file.stat().st_mtime
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}") from None
     try:
@@ -135,12 +168,12 @@ def _read(file: Path) -> SigningKey:
         raise KeyFileError("is no RSA key")
     if key.key_size < BITS:
         raise KeyFileError(f"has {key.key_size} bits, and RS256 needs {BITS}")
-    return _signing_key(key)
+    return SigningKey(_kid(key), key, file, made_at)
 
 
-def _signing_key(key: rsa.RSAPrivateKey) -> SigningKey:
+def _kid(key: rsa.RSAPrivateKey) -> str:
     der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
-    return SigningKey(hashlib.sha256(der).hexdigest(), key)
+    return hashlib.sha256(der).hexdigest()
 
 
 def _stamp(folder: Path) -> Stamp:

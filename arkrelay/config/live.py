@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from arkrelay.config.changes import Change, Changes, compare
@@ -15,6 +16,9 @@ from arkrelay.model.errors import ConfigError
 __all__ = ["Change", "Changes", "ConfigErrors", "Live", "Snapshot", "compare"]
 
 
+Suspect = tuple[str, int]  # a tenant and the number of its credential
+
+
 class Live:
     """Holds the snapshot in force; who needs a configuration takes ``snapshot`` once and keeps to it.
 
@@ -25,6 +29,7 @@ class Live:
     """
 
     def __init__(self, path: Path) -> None:
+        self.suspicions: Mapping[Suspect, str] = {}
         self.snapshot = load(path)
         self._seen: dict[Path, Stamp | None] = dict(self.snapshot.watched)
         self._lock = threading.Lock()
@@ -50,9 +55,15 @@ class Live:
                 raise
             self._refused = self._unusable = ()
             changes = compare(self.snapshot, new)
-            self.snapshot = new
+            self.snapshot = _with(new, self.suspicions)
             self._seen = dict(new.watched)
             return changes
+
+    def suspect(self, suspicions: Mapping[Suspect, str]) -> None:
+        """Show these credentials as held in every snapshot from now on, each with the reason; all others not."""
+        with self._lock:
+            self.suspicions = dict(suspicions)
+            self.snapshot = _with(self.snapshot, self.suspicions)
 
     def poll(self) -> bool:
         """Read again what ``stale`` sees, and return whether anything came into force by that.
@@ -113,3 +124,18 @@ class Live:
         except KeyFileError as exc:
             problems.append(ConfigError(snapshot.path, "tls", str(exc)))
             return seen, []
+
+
+def _with(snapshot: Snapshot, suspicions: Mapping[Suspect, str]) -> Snapshot:
+    """Return the snapshot with what the relay has against some credentials, and against no other.
+
+    The look-up tables keep the credentials as the files have them: their doors stay open, and their mail is held.
+    """
+    tenants = {}
+    for tenant in snapshot.tenants.values():
+        credentials = tuple(
+            dataclasses.replace(one, suspicion=suspicions.get((tenant.id, one.id), "")) for one in tenant.credentials
+        )
+        told = any(new.suspicion != old.suspicion for new, old in zip(credentials, tenant.credentials, strict=True))
+        tenants[tenant.id] = dataclasses.replace(tenant, credentials=credentials) if told else tenant
+    return dataclasses.replace(snapshot, tenants=tenants)

@@ -18,7 +18,7 @@ class DomainState:
 
     A field ``<record>`` holds a ``DnsStatus`` (its string) or None before the first check, ``<record>_error``
     a sentence for a person when the status is not OK. Times are Unix seconds; ``verified_at`` is when all
-    three records were first OK, and stays when they no longer are.
+    three records were first OK, and stays when they no longer are; ``told_at`` is when its failing was last told.
     """
 
     tenant_id: str
@@ -31,6 +31,7 @@ class DomainState:
     return_path_error: str | None = None
     checked_at: float | None = None
     verified_at: float | None = None
+    told_at: float | None = None
 
     @property
     def verified(self) -> bool:

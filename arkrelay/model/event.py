@@ -29,6 +29,10 @@ class EventKind(StrEnum):
     AUTO_REPLIED = "AutoReply"  # a program answered; of nobody's failure
     REPORTED = "ReportReceived"  # a delay, a receipt, a late bounce, or what a person must read
     NOT_BELIEVED = "SuppressionPaused"  # a site calls too many recipients unknown at once
+    WEBHOOK_DISABLED = "WebhookDisabled"  # it answered 410
+    NEW_RECIPIENTS_EXCEEDED = "NewRecipientsExceeded"  # the tenant's budget of the day, once a day
+    CREDENTIAL_HELD = "CredentialHeld"  # by the relay itself: its key may have leaked
+    CREDENTIAL_RELEASED = "CredentialReleased"
 
 
 @dataclass(frozen=True, slots=True)

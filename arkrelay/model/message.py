@@ -37,6 +37,7 @@ class HoldReason(StrEnum):
     SUPPRESSED = "suppressed"
     SEND_LIMIT = "send_limit"
     CREDENTIAL = "credential_on_hold"
+    NEW_RECIPIENTS = "new_recipients"  # the tenant's budget for addresses that it never wrote to
     TENANT = "tenant_suspended"
     OPERATOR = "operator"  # somebody said `queue hold`
     UNCERTAIN = "uncertain"  # past the final dot at a crash, and policy says hold

@@ -6,7 +6,7 @@ person did (product.md §1).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,18 @@ class TenantLimits:
 
     hourly: int = setting("Recipients an hour; over it mail is accepted and held, warned at 90 %.", Kind.INTEGER, 0)
     hard_cap_monthly: int = setting("Recipients a month; over it 452 / 422.", Kind.INTEGER, 0)
+    new_recipients_daily: int = setting(
+        "Recipients a day (UTC) to whom the tenant never wrote before; over it they are held, the others go.",
+        Kind.INTEGER,
+        0,
+    )
+    bad_address_percent: int = setting(
+        "A credential is put on hold when more of what it sent within an hour went to addresses that do not exist.",
+        Kind.INTEGER,
+        50,
+        high=100,
+    )
+    bad_address_least: int = setting("That is judged from so many recipients on.", Kind.INTEGER, 50, low=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,13 @@ class Credential:
     id: int = setting("Number that REST shows; derived from the name when absent.", Kind.INTEGER, 0)
     created_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
     updated_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
+    # not a key: why the relay itself put it on hold. That happened, so it is kept in the database.
+    suspicion: str = field(default="", compare=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether what it sends is kept back, by a person's word or the relay's."""
+        return self.hold or bool(self.suspicion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

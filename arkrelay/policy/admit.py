@@ -113,8 +113,8 @@ def admit(
     if level(in_month, cap, recipients) is Level.EXCEEDED:
         # Ark contract §14.1: 452 and its words. 4.5.3 is about the number of recipients, 4.2.2 would be a mailbox's.
         return Refused(452, "4.5.3", f"Send limit exceeded: {cap} recipients a month, {in_month} used")
-    if credential is not None and credential.hold:
-        return Hold(HoldReason.CREDENTIAL, f"The credential {credential.name} is on hold")
+    if credential is not None and credential.held:
+        return Hold(HoldReason.CREDENTIAL, f"The credential {credential.name} is on hold{_because(credential)}")
     if level(in_hour, hourly, recipients) is Level.EXCEEDED:
         return Hold(
             HoldReason.SEND_LIMIT,
@@ -134,9 +134,15 @@ def withheld(tenant: Tenant, credential: str | None, passed_over: HoldReason | N
     if tenant.status != "active":
         return Hold(HoldReason.TENANT, f"The tenant {tenant.id} was {tenant.status} when this was due")
     found = tenant.credential(credential) if credential is not None else None
-    if found is not None and found.hold and passed_over is None:
-        return Hold(HoldReason.CREDENTIAL, f"The credential {found.name} was on hold when this was due")
+    if found is not None and found.held and passed_over is None:
+        why = f"The credential {found.name} was on hold when this was due{_because(found)}"
+        return Hold(HoldReason.CREDENTIAL, why)
     return None
+
+
+def _because(credential: Credential) -> str:
+    """Return what the relay itself has against a credential."""
+    return f": {credential.suspicion}" if credential.suspicion else ""
 
 
 def _refused(text: str, field: str | None = None) -> Refused:

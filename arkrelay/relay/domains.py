@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 EVERY_S = 3600.0  # Ark contract §13: about hourly
 JITTER = 0.1  # share of an hour by which one check may come early or late, so that they spread
+TELL_S = 86400.0  # between two events about one domain that goes on failing
 AGAIN_S = 60.0  # after the store could not take what a check found
 AT_ONCE = 5  # domains; a hundred new ones do not crowd out the look-ups of mail
 
@@ -99,7 +100,8 @@ class DomainChecker:
 
         A part that could not be asked keeps its status; before its first answer, its error says why. The first
         time all parts are OK, and each time they are again, ``DomainVerified`` is logged. A ``scheduled`` check
-        of a domain that was once verified and is not now logs ``DomainDNSError`` (Ark contract §13), every time.
+        of a domain that was once verified and is not now logs ``DomainDNSError`` (Ark contract §13): when it begins
+        to fail, and once a day while it does.
         Raises NotFound for a domain that is not the tenant's, and StoreError when the state could not be written.
         """
         self._require(tenant_id, domain)
@@ -114,7 +116,10 @@ class DomainChecker:
             self._checked[key] = records
             self._due_at[key] = self._next_at(self._clock())
             if _answered(verdicts):
-                await self._write(new, await self._events(snapshot, old, new, scheduled=scheduled))
+                events = await self._events(snapshot, old, new, scheduled=scheduled)
+                if any(event.kind is EventKind.DNS_ERROR for event in events):
+                    new = replace(new, told_at=self._clock())
+                await self._write(new, events)
             self.states[key] = new
         if new.verified != old.verified:
             log.info("domain_verified" if new.verified else "domain_not_verified", tenant=tenant_id, domain=domain)
@@ -197,20 +202,27 @@ class DomainChecker:
             return_path_error=return_path_error,
             checked_at=now if _answered(verdicts) else old.checked_at,
             verified_at=old.verified_at,
+            told_at=old.told_at,
         )
-        return replace(new, verified_at=now) if new.verified and old.verified_at is None else new
+        if not new.verified:
+            return new
+        return replace(new, verified_at=now if old.verified_at is None else old.verified_at, told_at=None)
 
     async def _events(
         self, snapshot: Snapshot, old: DomainState, new: DomainState, *, scheduled: bool
     ) -> tuple[Event, ...]:
         if new.verified and not old.verified:
             kind = EventKind.DOMAIN_VERIFIED
-        elif scheduled and not new.verified and new.verified_at is not None:
+        elif scheduled and not new.verified and new.verified_at is not None and self._tells(new):
             kind = EventKind.DNS_ERROR
         else:
             return ()
         mx = _judge_mx(new.domain, await self._resolver.mx(new.domain))
         return (Event(kind, self._clock(), new.tenant_id, data=_payload(snapshot, new, mx)),)
+
+    def _tells(self, state: DomainState) -> bool:
+        """Return whether it is time to tell that a domain fails: a receiver that hears it hourly stops listening."""
+        return state.told_at is None or self._clock() - state.told_at >= TELL_S * (1 - JITTER)
 
     async def _write(self, state: DomainState, events: tuple[Event, ...]) -> None:
         def job(db: Connection) -> None:

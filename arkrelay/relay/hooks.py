@@ -1,6 +1,6 @@
 """Post one event to one webhook: signed, sent, recorded; and the two posts that a person asks for, test and replay.
 
-``attempt`` is all that anybody who has events to tell needs: it makes the one attempt and leaves its record on disk.
+``tell`` and ``post`` are what ``hookqueue`` needs, which decides when; ``attempt`` leaves the record on disk as well.
 What is told about an event, and the form of a body, is decided in ``policy.payloads``.
 """
 
@@ -9,19 +9,20 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from arkrelay import __version__
+from arkrelay.base.metrics import Metrics
 from arkrelay.config.hookkeys import HookKeys
 from arkrelay.config.ids import stable_uuid
 from arkrelay.config.live import Live, Snapshot
 from arkrelay.model.errors import Conflict
-from arkrelay.model.hook import HookDelivery
+from arkrelay.model.hook import HookDelivery, HookJob
 from arkrelay.model.tenant import Webhook
-from arkrelay.policy.payloads import body_of, refreshed
+from arkrelay.policy.payloads import body_of, payload_of, refreshed
 from arkrelay.policy.route import parse_networks
 from arkrelay.policy.samples import sample
 from arkrelay.store.database import Store
@@ -75,12 +76,14 @@ class Hooks:
         live: Live,
         poster: Poster,
         keys: HookKeys,
+        metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._live = live
         self._poster = poster
+        self._metrics = metrics
         self._clock = clock
         self.keys = keys
 
@@ -90,11 +93,20 @@ class Hooks:
         return self._poster.refusal(url, parse_networks(settings.allow_destinations), allow_http=settings.allow_http)
 
     async def attempt(self, hook: Hook, told: Told, *, number: int = 1, last: bool = True) -> HookDelivery:
-        """Post once, and return the record of it, which is on disk.
+        """Post once, and return the record of it, which is on disk; see ``post``.
 
-        The body goes out in the bytes that are signed and kept. ``number`` counts attempts at this event from 1; with
-        ``last`` a failure will not be tried again. Raises StoreError when the attempt could not be recorded: it was
-        made all the same.
+        With ``last`` a failure will not be tried again. Raises StoreError when the attempt could not be recorded: it
+        was made all the same.
+        """
+        made = await self.post(hook, told, number=number)
+        delivery = replace(made, will_retry=not made.answer.success and not last)
+        await self._store.write(lambda db: insert_delivery(db, delivery))
+        return delivery
+
+    async def post(self, hook: Hook, told: Told, *, number: int = 1) -> HookDelivery:
+        """Post once, and return the record of it, which is to be kept; ``number`` counts attempts at an event from 1.
+
+        The body goes out in the bytes that are signed and kept.
         """
         settings = self._live.snapshot.settings.webhooks
         content = json.dumps(told.body, separators=(",", ":"), allow_nan=False)
@@ -123,12 +135,13 @@ class Hooks:
             event=told.event,
             url=hook.webhook.url,
             attempt=number,
-            will_retry=not answer.success and not last,
+            will_retry=False,
             at=at,
             headers=headers,
             body=content,
             answer=answer,
         )
+        self._metrics.webhook_posts.labels("taken" if answer.success else "failed").inc()
         log.info(
             "webhook_posted",
             webhook=hook.webhook.id,
@@ -140,8 +153,26 @@ class Hooks:
             error=answer.error,
             seconds=round(answer.duration_s, 3),
         )
-        await self._store.write(lambda db: insert_delivery(db, delivery))
         return delivery
+
+    def tell(self, hook: Hook, job: HookJob) -> Told | None:
+        """Return what ``hook`` is told of a job's event if it is posted now; None: retention has taken it."""
+        event = job.event
+        if event is None:
+            return None
+        snapshot, tenant_id = self._live.snapshot, event.tenant_id or ""
+        payload = payload_of(event, job.recipient, server_of(snapshot, tenant_id))
+        if payload is None:
+            return None
+        body = body_of(
+            event.kind,
+            payload,
+            form=snapshot.settings.webhooks.body,
+            uuid=job.uuid,
+            at=self._clock(),
+            tenant_id=tenant_id if hook.owner is None else None,
+        )
+        return Told(event.kind, tenant_id, body)
 
     async def test(self, hook: Hook, event: str) -> HookDelivery:
         """Post sample data of this event, whatever the webhook is subscribed to (Ark contract §11.5).

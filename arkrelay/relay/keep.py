@@ -10,6 +10,7 @@ from arkrelay.model.message import Accepted, HoldReason, Message, Recipient, Sta
 from arkrelay.model.receipt import Receipt
 from arkrelay.policy.admit import Hold
 from arkrelay.policy.describe import suppressed as describe_suppressed
+from arkrelay.relay.firsttime import hold_new
 from arkrelay.store import receipts
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.suppressions import ByStream, among, reason_for
@@ -25,6 +26,7 @@ class Draft:
     events: tuple[Event, ...] = ()
     held: Hold | None = None
     counted: int = 0  # recipients that count towards the tenant's limits
+    new_daily: int = 0  # the tenant's budget of first-time recipients; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Se
             pending = [address_key(to.address) for to in one.recipients if to.status is Status.PENDING]
             keys.setdefault(one.message.tenant_id, []).extend(pending)
     suppressed = {tenant_id: among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
-    ready = [[_ready(one, suppressed.get(one.message.tenant_id, {})) for one in write.insertions] for write in writes]
+    ready = [
+        [_ready(db, one, suppressed.get(one.message.tenant_id, {})) for one in write.insertions] for write in writes
+    ]
     insert_messages(db, [one for some in ready for one in some], epoch)
     for write in writes:
         if write.receipt is not None:
@@ -51,11 +55,14 @@ def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Se
     return [[one.recipients for one in some] for some in ready]
 
 
-def _ready(insertion: Insertion, suppressed: Mapping[str, ByStream]) -> Insertion:
-    recipients = insertion.recipients
+def _ready(db: sqlite3.Connection, insertion: Insertion, suppressed: Mapping[str, ByStream]) -> Insertion:
+    recipients, told = insertion.recipients, insertion.events
     if suppressed:
         recipients = [_suppress(one, suppressed) for one in recipients]
-    events = [*insertion.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
+    if insertion.new_daily:
+        recipients, more = hold_new(db, insertion.message, recipients, insertion.new_daily)
+        told = [*told, *more]
+    events = [*told, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
     return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
 
 

@@ -5,11 +5,12 @@ that is read and raised in one step of the event loop, so two senders can never 
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from arkrelay.model.event import EventKind
 from arkrelay.policy.limits import hour_start, month_start
 from arkrelay.store.database import Store
-from arkrelay.store.usage import granted_since
+from arkrelay.store.usage import granted_since, told_in
 
 HOUR_S = 3600
 
@@ -20,7 +21,7 @@ class _Count:
     in_hour: int
     month: tuple[int, int]
     in_month: int
-    told: bool = False  # that the hour's limit is exceeded
+    told: set[str] = field(default_factory=set)  # of the hour's limit: kinds of events
 
 
 class Meter:
@@ -34,13 +35,14 @@ class Meter:
         """Read what was used before this start; a tenant that is not loaded begins at zero."""
         now = time.time()
         for tenant_id in tenant_ids:
-            hour, month = await self._store.read(
+            hour, month, told = await self._store.read(
                 lambda db, tenant_id=tenant_id: (  # type: ignore[misc]  # mypy cannot type a default in a lambda
                     granted_since(db, tenant_id, hour_start(now)),
                     granted_since(db, tenant_id, month_start(now)),
+                    told_in(db, tenant_id, now),
                 )
             )
-            self._counts[tenant_id] = _Count(_hour(now), hour, _month(now), month)
+            self._counts[tenant_id] = _Count(_hour(now), hour, _month(now), month, set(told))
 
     def used(self, tenant_id: str, now: float) -> tuple[int, int]:
         """Return the recipients of this hour and of this month."""
@@ -53,18 +55,24 @@ class Meter:
         count.in_hour = max(0, count.in_hour + recipients)
         count.in_month = max(0, count.in_month + recipients)
 
-    def exceeded(self, tenant_id: str, now: float) -> bool:
-        """Return whether this is the first time in this hour that the limit held mail: one event tells it."""
-        count = self._count(tenant_id, now)
-        first, count.told = not count.told, True
-        return first
+    def tells(self, tenant_id: str, kind: EventKind, now: float) -> bool:
+        """Return whether this is to be told of the limit: once in an hour, over restarts too."""
+        told = self._count(tenant_id, now).told
+        if kind in told:
+            return False
+        told.add(kind)
+        return True
+
+    def untold(self, tenant_id: str, kind: EventKind, now: float) -> None:
+        """Take back that something was told: the message that told it did not come about."""
+        self._count(tenant_id, now).told.discard(kind)
 
     def _count(self, tenant_id: str, now: float) -> _Count:
         count = self._counts.get(tenant_id)
         if count is None:
             count = self._counts[tenant_id] = _Count(_hour(now), 0, _month(now), 0)
         if count.hour != _hour(now):
-            count.hour, count.in_hour, count.told = _hour(now), 0, False
+            count.hour, count.in_hour, count.told = _hour(now), 0, set()
             if count.month != _month(now):  # a month begins with an hour
                 count.month, count.in_month = _month(now), 0
         return count

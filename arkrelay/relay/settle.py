@@ -63,6 +63,7 @@ class Settler:
         self._writing = 0
         self._apart = False
         self._settled = asyncio.Event()
+        self.on_settled: Callable[[Outcome], None] = lambda _outcome: None
         self.on_due: Callable[[str, str, float], None] = lambda _destination, _tenant_id, _at: None
 
     @property
@@ -114,6 +115,7 @@ class Settler:
     def settle(self, outcome: Outcome, done: _Done = None) -> None:
         """Write ``outcome`` soon, with a log line; ``done`` is called when it is on disk."""
         log_outcome(outcome)
+        self.on_settled(outcome)
         self._metrics.settled.labels(outcome.status).inc()
         action = self._notices.wanted(outcome)
         if action is None:

@@ -31,6 +31,7 @@ from arkrelay.policy.notify import delay_at
 from arkrelay.policy.route import TEST_DESTINATION, destination_of
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.keep import Draft, Write, accepted_of, insert
+from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.sign import Signing
@@ -64,6 +65,7 @@ class Submitter:
         meter: Meter,
         upkeep: Upkeep,
         metrics: Metrics,
+        leaks: LeakGuard,
         return_paths: ReturnPaths,
     ) -> None:
         self._store = store
@@ -75,6 +77,7 @@ class Submitter:
         self._meter = meter
         self._upkeep = upkeep
         self._metrics = metrics
+        self._leaks = leaks
         self._insert = partial(insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
         self._used_at: dict[tuple[str, str], float] = {}  # when each credential's use was last written down
@@ -212,6 +215,8 @@ class Submitter:
         """Give back what messages took of their tenant's limits: they did not come about."""
         for draft in drafts:
             self._meter.add(draft.message.tenant_id, -draft.counted, draft.message.accepted_at)
+            for event in draft.events:
+                self._meter.untold(draft.message.tenant_id, event.kind, event.at)
 
     async def _take_in(self, submission: Submission, tenant: Tenant, snapshot: Snapshot) -> Intake:
         smtp = snapshot.settings.smtp
@@ -299,19 +304,22 @@ class Submitter:
             for id_, request, token in zip(ids, submission.recipients, tokens, strict=True)
         )
         events = self._limit_events(tenant, at, 0 if submission.test else len(recipients), used, held)
-        return Draft(message, recipients, content, events, held, counted)
+        new_daily = tenant.limits.new_recipients_daily if message.counts else 0
+        return Draft(message, recipients, content, events, held, counted, new_daily)
 
     def _limit_events(
         self, tenant: Tenant, at: float, recipients: int, used: tuple[int, int], held: policy.Hold | None
     ) -> tuple[Event, ...]:
         """Return the event that tells, once an hour, that the tenant nears its hourly limit or has reached it."""
         limit = tenant.limits.hourly
-        data = {"volume": used[0] + recipients, "limit": limit}
-        if held is not None and held.hold_reason is HoldReason.SEND_LIMIT and self._meter.exceeded(tenant.id, at):
-            return (Event(EventKind.LIMIT_EXCEEDED, at, tenant.id, data=data),)
-        if held is None and warns(used[0], limit, recipients):
-            return (Event(EventKind.LIMIT_APPROACHING, at, tenant.id, data=data),)
-        return ()
+        kind = None
+        if held is not None and held.hold_reason is HoldReason.SEND_LIMIT:
+            kind = EventKind.LIMIT_EXCEEDED
+        elif held is None and warns(used[0], limit, recipients):
+            kind = EventKind.LIMIT_APPROACHING
+        if kind is None or not self._meter.tells(tenant.id, kind, at):
+            return ()
+        return (Event(kind, at, tenant.id, data={"volume": used[0] + recipients, "limit": limit}),)
 
     async def _keep(
         self, drafts: Sequence[Draft], receipt: Callable[[Sequence[Accepted]], Receipt] | None
@@ -336,6 +344,7 @@ class Submitter:
                 None if bodies.is_large(len(draft.content)) else draft.content,
                 draft.events,
                 leased=in_hand,
+                new_daily=draft.new_daily,
             )
             for draft, in_hand in zip(drafts, leased, strict=True)
         )
@@ -382,7 +391,10 @@ class Submitter:
                 if bodies.is_large(size):
                     self._store.remove_large(draft.message.id)
                 continue
-            waiting = [recipient for recipient in done.result()[index] if recipient.due_at is not None]
+            kept = done.result()[index]
+            waiting = [recipient for recipient in kept if recipient.due_at is not None]
+            if draft.new_daily and any(one.hold_reason is HoldReason.NEW_RECIPIENTS for one in kept):
+                self._leaks.over_budget(draft.message)
             if leased[index]:
                 self._queue.hand_over(waiting, draft.content, len(draft.recipients))
                 continue

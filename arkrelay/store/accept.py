@@ -8,15 +8,18 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arkrelay.model.event import Event
+from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Message, Recipient, Status
 from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
-from arkrelay.store.usage import GRANTED, HOUR_S, count, count_change, start_of
+from arkrelay.store.usage import GRANTED, HOUR_S, TOLD, count, count_change, start_of
 
 _INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 22) + ")"  # noqa: S608 -- question marks only
 _INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
 _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
+
+
+_ONCE_AN_HOUR = frozenset({EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Insertion:
     content: bytes | None
     events: Sequence[Event]
     leased: bool = False
+    new_daily: int = 0  # the tenant's budget of first-time recipients; 0: none
 
 
 def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epoch: int) -> None:
@@ -56,7 +60,11 @@ def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epo
         if recipient.status is Status.HELD
     ]
     insert_attempts(db, held)
-    insert_events(db, [event for one in insertions for event in one.events])
+    events = [event for one in insertions for event in one.events]
+    insert_events(db, events)
+    for event in events:
+        if event.kind in _ONCE_AN_HOUR:
+            count(db, (TOLD, event.tenant_id or "", event.kind.value, start_of(event.at, HOUR_S)), 1)
 
 
 def _count(db: sqlite3.Connection, insertion: Insertion) -> None:

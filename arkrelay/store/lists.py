@@ -12,14 +12,15 @@ from arkrelay.store.connection import text
 # --- domains ---
 
 _DOMAIN = (
-    "tenant_id, domain, spf, spf_error, dkim, dkim_error, return_path, return_path_error, checked_at, verified_at"
+    "tenant_id, domain, spf, spf_error, dkim, dkim_error, return_path, return_path_error, checked_at, verified_at,"
+    " told_at"
 )
 
 
 def set_domain_state(db: sqlite3.Connection, state: DomainState) -> None:
     """Keep what DNS says of this domain, in place of what it said before."""
     values = [text(value) if isinstance(value, str) else value for value in astuple(state)]
-    db.execute("INSERT OR REPLACE INTO domain_states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    db.execute("INSERT OR REPLACE INTO domain_states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def get_domain_state(conn: sqlite3.Connection, tenant_id: str, domain: str) -> DomainState | None:

@@ -9,7 +9,19 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, hooks, peertls, receipts, reports, requests, tally, transcripts, usage
+from arkrelay.store import (
+    bodies,
+    hookjobs,
+    hooks,
+    known,
+    peertls,
+    receipts,
+    reports,
+    requests,
+    tally,
+    transcripts,
+    usage,
+)
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -20,6 +32,7 @@ PAGES = 256  # given back to the file system in one step: 2 MB
 RECEIPTS_S = 86400.0  # Ark contract §5
 USAGE_S = 400 * 86400.0  # a little over a year, so that a year can be compared with the last
 USAGE = 1000
+KNOWN_S = 7 * 86400.0  # counts of first-time recipients are asked for by the day
 REQUESTS = 500
 TLS_RESULTS = 500
 TRANSCRIPTS = 1000
@@ -45,9 +58,11 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more |= transcripts.prune(db, now - retention.transcripts_s, TRANSCRIPTS)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
     more |= hooks.prune(db, now - (retention.request_log_s or FOREVER_S), EVENTS) == EVENTS
+    more |= hookjobs.prune_parked(db, now - (retention.events_s or FOREVER_S), EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
     more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE
     more |= tally.prune(db, now - tally.KEPT_S, USAGE)
+    known.prune(db, now - KNOWN_S)
     more |= peertls.prune(db, now, now - messages_s, TLS_RESULTS)
     # primary key of clear_text_hosts
     db.execute("DELETE FROM clear_text_hosts WHERE until <= ?", (now,))

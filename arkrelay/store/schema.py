@@ -167,6 +167,37 @@ _THIRD = (
         digest BLOB NOT NULL, form TEXT NOT NULL, sender TEXT NOT NULL, subject TEXT NOT NULL, status TEXT NOT NULL,
         said TEXT NOT NULL, content BLOB)""",
     "CREATE UNIQUE INDEX reports_recipient ON reports (recipient_id, digest)",
+    # events on their way to webhooks, first-time recipients, credentials that the relay itself put on hold
+    # one row per webhook, as somebody who answers; owner: the tenant whose it is, empty for the platform's
+    """CREATE TABLE hook_endpoints (
+        id INTEGER PRIMARY KEY, owner TEXT NOT NULL, webhook_id TEXT NOT NULL, url TEXT NOT NULL,
+        waiting INTEGER NOT NULL DEFAULT 0, parked INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+        rest_until REAL, answered_at REAL, status INTEGER, error TEXT, gone_at REAL)""",
+    "CREATE UNIQUE INDEX hook_endpoints_key ON hook_endpoints (owner, webhook_id)",
+    # one row per event that some webhook is still to be told; AUTOINCREMENT: ids outlive rows, see hook_parked
+    """CREATE TABLE hook_jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint INTEGER NOT NULL, seq INTEGER NOT NULL, recipient_id INTEGER,
+        uuid BLOB NOT NULL, attempts INTEGER NOT NULL, made_at REAL NOT NULL, due_at REAL NOT NULL)""",
+    "CREATE INDEX hook_jobs_due ON hook_jobs (endpoint, due_at)",
+    "CREATE INDEX hook_jobs_order ON hook_jobs (endpoint, recipient_id)",
+    # those whose schedule is over, under their old ids
+    """CREATE TABLE hook_parked (
+        id INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, seq INTEGER NOT NULL, recipient_id INTEGER,
+        uuid BLOB NOT NULL, attempts INTEGER NOT NULL, made_at REAL NOT NULL)""",
+    "CREATE INDEX hook_parked_endpoint ON hook_parked (endpoint, made_at)",
+    # to whom each tenant with a budget for that has written, as hashes; see known.py
+    """CREATE TABLE known_recipients (
+        tenant INTEGER, address INTEGER, PRIMARY KEY (tenant, address)) WITHOUT ROWID""",
+    # recipients per day that their tenant had never written to: let through, and held because they were too many
+    """CREATE TABLE first_times (
+        tenant_id TEXT, day INTEGER, credential TEXT, passed INTEGER NOT NULL, held INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id, day, credential)) WITHOUT ROWID""",
+    # credentials that the relay itself put on hold, by their numbers
+    """CREATE TABLE suspicions (
+        tenant_id TEXT, credential INTEGER, reason TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (tenant_id, credential)) WITHOUT ROWID""",
+    # when a domain that fails was last told of
+    "ALTER TABLE domain_states ADD COLUMN told_at REAL",
 )
 
 

@@ -21,6 +21,7 @@ from arkrelay.store.connection import Connection, Counter
 
 TOTAL = "total"  # recipients per tenant and status, start 0
 GRANTED = "granted"  # recipients that were not held at once, per tenant and hour: they use up send limits
+TOLD = "told"  # what a tenant was told of its send limit, per hour
 QUARTER = "quarter"  # usage per tenant, quarter of an hour and status
 DAY = "day"  # the same per day
 QUARTER_S, HOUR_S, DAY_S = 900, 3600, 86400
@@ -96,6 +97,16 @@ def granted_since(conn: sqlite3.Connection, tenant_id: str, at: float) -> int:
     return n or 0
 
 
+def told_in(conn: sqlite3.Connection, tenant_id: str, at: float) -> frozenset[str]:
+    """Return what the tenant was told in the hour of ``at``: names of events."""
+    # primary key of counters: (name, tenant_id, start)
+    rows = conn.execute(
+        "SELECT item FROM counters WHERE name = ? AND tenant_id = ? AND start = ?",
+        (TOLD, tenant_id, start_of(at, HOUR_S)),
+    )
+    return frozenset(item for (item,) in rows)
+
+
 def sum_usage(conn: sqlite3.Connection, start: float, end: float, tenant_id: str | None = None) -> dict[str, Counts]:
     """Return the usage in [start, end) of one tenant, or of each that has any; every state is there but pending.
 
@@ -144,9 +155,9 @@ def prune(db: sqlite3.Connection, before: float, limit: int) -> int:
     """Forget up to ``limit`` counters of days that were over before then; return how many."""
     # primary key of counters: (name, tenant_id, start)
     rows = db.execute(
-        f"SELECT name, tenant_id, start, item FROM counters WHERE name IN (?, ?, ?) AND start < ?"  # noqa: S608 -- our own words
+        f"SELECT name, tenant_id, start, item FROM counters WHERE name IN (?, ?, ?, ?) AND start < ?"  # noqa: S608 -- our own words
         f" AND tenant_id IN ({TENANTS}) LIMIT ?",
-        (GRANTED, QUARTER, DAY, start_of(before, DAY_S), limit),
+        (GRANTED, TOLD, QUARTER, DAY, start_of(before, DAY_S), limit),
     ).fetchall()
     db.executemany("DELETE FROM counters WHERE name = ? AND tenant_id = ? AND start = ? AND item = ?", rows)
     return len(rows)

@@ -18,6 +18,8 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -34,6 +36,7 @@ from arkrelay.wire.tls import verifying
 ANSWER_BYTES = 16_384  # read of an answer; the rest is not waited for
 MAX_ADDRESSES = 5  # tried in one post, within its deadline
 ERROR_CHARS = 300
+MAX_DIGITS = 9  # of a Retry-After in seconds: 30 years
 LOOPBACK = ("127.0.0.1", "::1")
 
 Gate = Callable[[str, int], str | None]  # address, port → why they are never connected to
@@ -50,6 +53,7 @@ class _Received:
 
     status: int | None = None
     body: bytes = b""
+    retry_after: str = ""
 
 
 class Poster:
@@ -111,6 +115,7 @@ class Poster:
             received.body[:ANSWER_BYTES].decode("utf-8", "replace"),
             error,
             time.monotonic() - began,
+            parse_retry_after(received.retry_after, time.time()),
         )
 
     def _forbidden(self, address: str, port: int, allow: Sequence[IPNetwork]) -> str | None:
@@ -135,6 +140,7 @@ class Poster:
             ) as response,
         ):
             received.status = response.status
+            received.retry_after = response.headers.get("Retry-After", "")
             while len(received.body) < ANSWER_BYTES and (chunk := await response.content.read(ANSWER_BYTES)):
                 received.body += chunk
             response.close()
@@ -216,6 +222,18 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
         "proto": 0,
         "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
     }
+
+
+def parse_retry_after(text: str, now: float) -> float | None:
+    """Return how many seconds a Retry-After asks us to wait (RFC 9110 §10.2.3), or None when it says nothing."""
+    text = text.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:MAX_DIGITS])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now)
 
 
 def _about(status: int) -> str | None:

@@ -59,6 +59,10 @@ async def target(_: RestDoor, folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "copy.tar.gz")}
 
 
+async def again(_: RestDoor, __: Path) -> dict[str, Any]:
+    return {"since": 0, "webhookId": "none"}
+
+
 async def new_track_domain(door: RestDoor, _: Path) -> dict[str, Any]:
     return {"domainId": int(await a_domain(door, {})), "name": "track"}
 
@@ -226,6 +230,8 @@ EXAMPLES: dict[str, Example] = {
     "control.reload": Example(ORGANISATION),
     "control.plan": Example(ORGANISATION),
     "control.tls": Example(ORGANISATION),
+    "control.webhooks": Example(ORGANISATION),
+    "control.replay_webhooks": Example(ORGANISATION, body=again),
     "control.backup": Example(ORGANISATION, body=target),
     "control.db.retrieve": Example(ORGANISATION),
     "control.db.check": Example(ORGANISATION),

@@ -1,13 +1,14 @@
 """A webhook endpoint on loopback, over TLS or plain, that keeps what it gets and behaves as its path says.
 
-``/hang``, ``/close``, ``/redirect``, ``/flood``, ``/drip``, ``/rubbish``, ``/zip`` and ``/<status>``; any other path
-is answered with 200 and "taken".
+``/hang``, ``/close``, ``/redirect``, ``/flood``, ``/drip``, ``/rubbish``, ``/zip``, ``/slow`` and ``/<status>`` (with
+``?after=N`` it asks to be left alone for N s); any other path is answered with 200 and "taken". A test may decide
+otherwise for each request (``decide``).
 """
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -34,6 +35,7 @@ class Receiver:
         self.connections = 0
         self.sent_bytes = 0  # that the kernel took, of a flood
         self.gone_away = ""  # where a redirect points
+        self.decide: Callable[[Request], int | None] = lambda _request: None  # a status, or None: as the path says
         self._context = context
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,12 +74,23 @@ class Receiver:
         method, path, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers["content-length"]))
-        self.requests.append(Request(method, path, headers, body))
-        match path.partition("?")[0].removeprefix("/"):
+        request = Request(method, path, headers, body)
+        self.requests.append(request)
+        if (status := self.decide(request)) is not None:
+            writer.write(_response(status, b"as decided"))
+            await writer.drain()
+            return
+        await self._behave(path.partition("?")[0].removeprefix("/"), path.partition("?after=")[2], writer)
+        await writer.drain()
+
+    async def _behave(  # noqa: C901 -- a table
+        self, what: str, after: str, writer: asyncio.StreamWriter
+    ) -> None:
+        match what:
             case "hang":
                 await asyncio.Event().wait()
             case "close":
-                return
+                pass
             case "rubbish":
                 writer.write(b"\x00\xff SSH-2.0-rubbish\r\n\r\n")
             case "redirect":
@@ -93,11 +106,14 @@ class Receiver:
                 await asyncio.Event().wait()
             case "zip":
                 writer.write(_response(200, b"\x1f\x8b\x00bomb", "Content-Encoding: gzip\r\n"))
-            case status if status.isdecimal():
-                writer.write(_response(int(status), b"" if status == "204" else b"as asked"))
+            case "slow":
+                await asyncio.sleep(0.3)
+                writer.write(_response(200, b"taken"))
+            case _ if what.isdecimal():
+                more = f"Retry-After: {after}\r\n" if after else ""
+                writer.write(_response(int(what), b"" if what == "204" else b"as asked", more))
             case _:
                 writer.write(_response(200, b"taken"))
-        await writer.drain()
 
 
 def _response(status: int, body: bytes, more: str = "") -> bytes:

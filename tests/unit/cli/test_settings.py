@@ -32,9 +32,12 @@ def shown(program: Program, *words: str) -> Any:
 def test_a_tenant_from_add_to_remove(acme: Program) -> None:
     assert shown(acme, "tenant", "show", "acme")["name"] == "Acme Inc"
     assert acme("tenant", "set", "acme", "--hourly", "100", "--status", "suspended").code == 0
-    assert acme("tenant", "set", "acme", "--hard-cap", "9").code == 0
+    assert acme("tenant", "set", "acme", "--hard-cap", "9", "--new-recipients", "5").code == 0
     one = shown(acme, "tenant", "list")["data"][0]
-    assert (one["status"], one["limits"]) == ("suspended", {"hourly": 100, "hardCapMonthly": 9})
+    assert (one["status"], one["limits"]) == (
+        "suspended",
+        {"hourly": 100, "hardCapMonthly": 9, "newRecipientsDaily": 5},
+    )
     assert acme("tenant", "list", "--status", "active").err == "no tenants: arkrelay tenant add ID\n"
     assert "Acme Inc" in acme("tenant", "list").out
     assert acme("tenant", "remove", "--yes", "acme").code == 0

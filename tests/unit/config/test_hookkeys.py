@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from arkrelay.config.hookkeys import HookKeys, SigningKey
+from arkrelay.config.hookkeys import PUBLISHED_S, HookKeys, SigningKey
 
 BODY = '{"event":"MessageSent","payload":"ü"}\r\n'.encode()
 
@@ -134,3 +136,33 @@ def test_a_key_that_was_mended_is_taken(tmp_path: Path) -> None:
     assert len(keys.all()) == 1
     (folder_of(tmp_path) / "zzz.pem").chmod(0o600)
     assert len(keys.all()) == 2
+
+
+def test_a_rotated_key_signs_at_once_and_the_old_one_is_published_for_a_week(tmp_path: Path) -> None:
+    now = time.time()
+    keys = HookKeys(tmp_path, lambda: now)
+    (first,) = keys.all()
+    second = HookKeys(tmp_path).rotate()  # another process: the command line
+    assert keys.sign(BODY)[0] == second.kid != first.kid
+    third = keys.rotate()
+    assert [key.kid for key in keys.all()] == [third.kid, second.kid, first.kid]  # also within one second
+    now += PUBLISHED_S + 60
+    assert [key.kid for key in keys.all()] == [third.kid]
+    fourth = keys.rotate()
+    os.utime(fourth.file, (now, now))
+    assert len(list(folder_of(tmp_path).iterdir())) == 2  # what is not published any more is gone
+    assert [key.kid for key in keys.all()] == [fourth.kid, third.kid]
+
+
+def test_a_key_that_leaked_is_gone_at_once(tmp_path: Path) -> None:
+    keys = HookKeys(tmp_path)
+    keys.all()
+    put(tmp_path, "zzz.pem", pem(rsa.generate_private_key(65537, 2048)))  # a name that no time sorts behind
+    made = keys.rotate(revoke=True)
+    assert [key.kid for key in keys.all()] == [made.kid] == [keys.sign(BODY)[0]]
+    assert len(list(folder_of(tmp_path).iterdir())) == 1
+
+
+def test_the_first_rotation_makes_the_first_key(tmp_path: Path) -> None:
+    made = HookKeys(tmp_path).rotate()
+    assert [key.kid for key in HookKeys(tmp_path).all()] == [made.kid]

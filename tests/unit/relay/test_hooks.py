@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from peers.configuration import Folder
 from peers.receiver import Receiver
 from unit.relay.rig import Rig
 
+from arkrelay.base.metrics import Metrics
 from arkrelay.config.hookkeys import HookKeys
 from arkrelay.config.live import Live
 from arkrelay.model.errors import Conflict
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.hook import HookDelivery
+from arkrelay.model.hook import HookDelivery, HookJob
 from arkrelay.model.tenant import Webhook
 from arkrelay.policy.payloads import body_of, payload_of
 from arkrelay.relay.hooks import Hook, Hooks, Told, server_of
@@ -57,7 +59,9 @@ class Post:
 async def post(rig: Rig, folder: Folder) -> AsyncIterator[Post]:
     resolver = Resolver(["127.0.0.1:9"], 0.1)
     async with Receiver(HOST) as receiver:
-        hooks = Hooks(rig.store, rig.live, Poster(resolver, frozenset()), HookKeys(folder.state), clock=Clock())
+        hooks = Hooks(
+            rig.store, rig.live, Poster(resolver, frozenset()), HookKeys(folder.state), Metrics(), clock=Clock()
+        )
         yield Post(rig, hooks, receiver)
     await resolver.close()
 
@@ -120,6 +124,25 @@ async def test_the_platforms_posts_are_recorded_as_its_own(post: Post) -> None:
     assert (one.owner, one.tenant_id, one.public_id[:4]) == ("", "acme", "pwd_")
     assert await post.rows() == []
     assert await post.rows("") == [one]
+
+
+@pytest.mark.parametrize("form", ["wrapped", "bare", "merged"])
+async def test_a_job_is_told_in_the_form_of_the_settings_and_the_platforms_always_wrapped(
+    rig: Rig, post: Post, form: str
+) -> None:
+    rig.folder.main(f'{SETTINGS}body = "{form}"\n')
+    rig.live.reload()
+    recipient = rig.recipient()
+    event = Event(EventKind.SENT, 1.0, "acme", recipient.message.id, recipient.id, {"details": "taken"})
+    job = HookJob(1, 1, "of the event", 0, 1.0, recipient.id, event, recipient)
+    mine, central = post.hooks.tell(post.hook(), job), post.hooks.tell(post.hook(owner=None), job)
+    assert mine is not None
+    assert central is not None
+    assert ("payload" in mine.body, "details" in mine.body) == (form != "bare", form != "wrapped")
+    assert list(central.body) == ["event", "tenant_id", "timestamp", "uuid", "payload"]
+    assert central.body["uuid"] == "of the event"
+    for gone in (replace(job, event=None), replace(job, recipient=None)):  # retention took it
+        assert post.hooks.tell(post.hook(), gone) is None
 
 
 async def test_a_disabled_webhook_is_tested_and_gets_nothing_again(post: Post) -> None:

@@ -4,8 +4,10 @@ import time
 
 from unit.relay.rig import Rig
 
+from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Status
 from arkrelay.relay.meter import HOUR_S, Meter
+from arkrelay.store.accept import Insertion, insert_messages
 
 TOP = 1_800_000_000.0 // HOUR_S * HOUR_S
 DAY_S = 86_400
@@ -32,10 +34,26 @@ def test_tenants_are_counted_apart_and_a_message_that_did_not_come_about_is_take
     assert meter.used("acme", TOP) == (0, 0)
 
 
-def test_that_a_limit_is_exceeded_is_told_once_an_hour(rig: Rig) -> None:
+def test_each_thing_is_told_of_a_limit_once_an_hour(rig: Rig) -> None:
     meter = Meter(rig.store)
-    assert [meter.exceeded("acme", TOP), meter.exceeded("acme", TOP + 1)] == [True, False]
-    assert meter.exceeded("acme", TOP + HOUR_S)
+    for kind in (EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED):
+        assert [meter.tells("acme", kind, TOP), meter.tells("acme", kind, TOP + 1)] == [True, False]
+        assert meter.tells("other", kind, TOP)
+        assert meter.tells("acme", kind, TOP + HOUR_S)
+        meter.untold("acme", kind, TOP + HOUR_S)
+        assert meter.tells("acme", kind, TOP + HOUR_S + 1)
+
+
+async def test_what_was_told_of_a_limit_is_not_told_again_after_a_restart(rig: Rig) -> None:
+    at = time.time()
+    told = Event(EventKind.LIMIT_EXCEEDED, at, "acme", data={"volume": 11, "limit": 10})
+    insertion = Insertion((one := rig.held()).message, [one], b"x", [told])
+    await rig.store.write(lambda db: insert_messages(db, [insertion], rig.store.epoch))
+    meter = Meter(rig.store)
+    await meter.load(["acme", "other"])
+    assert not meter.tells("acme", EventKind.LIMIT_EXCEEDED, at)
+    assert meter.tells("acme", EventKind.LIMIT_APPROACHING, at)
+    assert meter.tells("other", EventKind.LIMIT_EXCEEDED, at)
 
 
 async def test_what_was_accepted_is_found_again_without_what_was_held(rig: Rig) -> None:

@@ -1,0 +1,52 @@
+"""Signs that a credential is in the wrong hands: it writes to addresses that nobody has, or to everybody.
+
+A stolen key is used for lists that were bought: most of their addresses do not exist, and none was written to before.
+Both signs stop a person's own mail too, if it looks like that; then it is held and not lost.
+"""
+
+from collections import deque
+from typing import Final
+
+WINDOW_S: Final = 3600.0
+BUCKET_S: Final = 60.0
+BUDGETS: Final = 3  # a credential that meets so many times the tenant's budget of first-time recipients in a day
+
+
+class BadAddresses:
+    """How many of a credential's recipients of the last hour turned out not to exist; memory is one row a minute."""
+
+    __slots__ = ("_bad", "_buckets", "_total")
+
+    def __init__(self) -> None:
+        self._buckets: deque[list[int]] = deque()  # minute, recipients, bad ones
+        self._total = self._bad = 0
+
+    def add(self, now: float, *, bad: bool) -> None:
+        """Count one recipient that was delivered, or failed for good."""
+        minute = int(now // BUCKET_S)
+        if not self._buckets or self._buckets[-1][0] < minute:  # a clock that was set back goes on in the last one
+            self._buckets.append([minute, 0, 0])
+            oldest = minute - int(WINDOW_S // BUCKET_S)
+            while self._buckets[0][0] <= oldest:
+                _, total, gone = self._buckets.popleft()
+                self._total -= total
+                self._bad -= gone
+        self._buckets[-1][1] += 1
+        self._buckets[-1][2] += bad
+        self._total += 1
+        self._bad += bad
+
+    def judge(self, percent: int, least: int) -> str:
+        """Return a sentence when more than ``percent`` of at least ``least`` are bad, else nothing; 0: never."""
+        if not percent or self._total < least or self._bad * 100 <= percent * self._total:
+            return ""
+        return f"{self._bad} of {self._total} recipients within an hour were addresses that do not exist"
+
+
+def judge_new(first_times: int, budget: int) -> str:
+    """Return a sentence when a credential met far more first-time recipients in a day than its tenant may."""
+    if not budget or first_times < BUDGETS * budget:
+        return ""
+    return (
+        f"it wrote to {first_times} new recipients in a day, {BUDGETS} times the tenant's budget of {budget} or more"
+    )
