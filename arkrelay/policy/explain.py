@@ -134,6 +134,8 @@ def _words(pasted: Pasted) -> str:
 def _does(result: Reply | Failure, classified: Classified, rules: Rules, settings: Settings) -> tuple[str, ...]:
     """Return what becomes of the recipient, of the address, and of the lane, a sentence each."""
     said = [_tries(result, classified, rules, settings), _suppresses(classified, settings)]
+    if classified.lane == "block" and (elsewhere := _elsewhere(settings)) is not None:
+        said[0] = elsewhere
     if (lane := _lane(result, classified)) is not None:
         said.append(lane)
     return tuple(said)
@@ -155,6 +157,19 @@ def _tries(result: Reply | Failure, classified: Classified, rules: Rules, settin
         f"The recipient is tried again {first}; each later wait is {policy.factor:g} times longer, up to"
         f" {policy.max_attempts} attempts or {span(policy.lifetime_s)}.{before}"
     )
+
+
+def _elsewhere(settings: Settings) -> str | None:
+    """Return by which other way goes what a site refuses for the sake of our address, or None where there is none."""
+    ways = []
+    if len(settings.sources) > 1:
+        ways.append("from another address of its pool that the site takes")
+    if (route := next((one for one in settings.route if one.when == "sender-reputation"), None)) is not None:
+        ways.append(f"by the route to {route.host}")
+    if not ways:
+        return None
+    said = ", or ".join(ways)
+    return f"The recipient is tried again at once, {said}; when nothing of that is open, the refusal stands."
 
 
 def _suppresses(classified: Classified, settings: Settings) -> str:

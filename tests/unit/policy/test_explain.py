@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arkrelay.model.attempt import BounceClass
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.model.settings import Delivery, Settings, Suppression
+from arkrelay.model.settings import Delivery, Route, Settings, Source, Suppression
 from arkrelay.policy.advice import Blame, book
 from arkrelay.policy.classify import Rules, classify
 from arkrelay.policy.explain import MEANING, Explanation, explain, site_named
@@ -142,6 +142,17 @@ def test_it_says_whose_fault_it_is_and_what_can_be_done(given: str, blame: Blame
     assert found.blame is blame
     assert says in found.next
     assert found.sentence.endswith(".")
+
+
+def test_what_is_refused_for_our_address_goes_another_way_where_there_is_one() -> None:
+    listed = "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org"
+    route = Route(domain="*", host="clean.example:587", when="sender-reputation")
+    two = (Source(address="192.0.2.1"), Source(address="192.0.2.2"))
+    assert "fails at once" in explained(listed).does[0]
+    assert "fails at once" in explained(listed, source=two[:1]).does[0]
+    assert "at once, from another address of its pool" in explained(listed, source=two).does[0]
+    assert "at once, by the route to clean.example:587" in explained(listed, route=(route,)).does[0]
+    assert "fails at once" in explained("550 5.1.1 no such user", source=two, route=(route,)).does[0]
 
 
 def test_what_we_do_follows_the_settings_in_force() -> None:
