@@ -32,6 +32,8 @@ from arkrelay.base.tasks import Tasks
 from arkrelay.config.errors import ConfigErrors
 from arkrelay.config.hookkeys import HookKeys
 from arkrelay.config.live import Changes, Live
+from arkrelay.mail.tracking import LinkTokens
+from arkrelay.mail.unsubscribe import UnsubscribeTokens
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Status
@@ -46,6 +48,7 @@ from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.operate import Operator
 from arkrelay.relay.peertls import PeerTls
+from arkrelay.relay.personal import Personal
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.settle import Settler
@@ -53,6 +56,8 @@ from arkrelay.relay.sign import Signing
 from arkrelay.relay.sources import Sources
 from arkrelay.relay.submit import Submitter
 from arkrelay.relay.tlsreports import TlsReports
+from arkrelay.relay.track import Tracker
+from arkrelay.relay.unsubscribe import Unsubscriber
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.relay.ways import Ways
 from arkrelay.smtpd.listener import Doors
@@ -61,6 +66,8 @@ from arkrelay.store.database import Store
 from arkrelay.store.journal import Journal
 from arkrelay.store.place import boot_id
 from arkrelay.store.usage import totals
+from arkrelay.web.client import Clients
+from arkrelay.web.site import Site
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
 from arkrelay.wire.https import Poster
@@ -157,13 +164,29 @@ class Daemon:
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
+        link_tokens = LinkTokens(live.snapshot.link_secret())
+        unsubscribe_tokens = UnsubscribeTokens(live.snapshot.unsubscribe_secret())
         self.submitter = Submitter(
-            self.store, live, self.signing, self.queue, self.domains, self.meter, self.upkeep, self.metrics
+            self.store,
+            live,
+            self.signing,
+            self.queue,
+            self.domains,
+            self.meter,
+            self.upkeep,
+            self.metrics,
+            Personal(live, self.domains.tracks, link_tokens, unsubscribe_tokens),
         )
+        self.tracker = Tracker(self.store, live, link_tokens, self.metrics)
+        self.unsubscriber = Unsubscriber(self.store, live, unsubscribe_tokens)
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
         if settings.tls is not None:
-            certificate = ServerCertificate(settings.tls.certificate, settings.tls.private_key)
+            certificate = ServerCertificate(
+                settings.tls.certificate,
+                settings.tls.private_key,
+                [(pair.certificate, pair.private_key) for pair in settings.tls.extra],
+            )
         self.certificate = certificate
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
@@ -191,7 +214,8 @@ class Daemon:
             editing=asyncio.Lock(),
             composing=asyncio.Lock(),
         )
-        self.http = HttpDoors(parts, certificate)
+        site = Site(self.tracker, self.unsubscriber, Clients(live))
+        self.http = HttpDoors(parts, certificate, public=site.answer)
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
         self._stop = asyncio.Event()
         self._interrupts = 0
@@ -256,6 +280,7 @@ class Daemon:
         await self.queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.settler.drained(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.http.stop()
+        self.tracker.flush()
         await self.requests.stop()
         await self.tasks.cancel()
         await self.peer_tls.close()

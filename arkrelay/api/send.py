@@ -84,6 +84,9 @@ async def send(ask: Ask[Nothing, SendBody]) -> SendResult:
         tag=email.tag,
         metadata=email.metadata,
         priority=body.priority,
+        track_opens=body.track_opens,
+        track_clicks=body.track_clicks,
+        unsubscribe=body.unsubscribe,
     )
     return await submit(ask, message, [body.to] if isinstance(body.to, str) else body.to)
 

@@ -79,6 +79,9 @@ class Submission:
     priority: str | None = None  # one of PRIORITIES, or None: its header or its credential says
     tag: str | None = None  # from REST; None: what the header says
     metadata: Mapping[str, str] | None = None  # likewise
+    track_opens: bool | None = None  # likewise
+    track_clicks: bool | None = None  # likewise
+    unsubscribe: str | None = None  # likewise: the stream of one-click unsubscribe
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class Message:
     test: bool = False
     tell_at: float | None = None
     bulk: bool = False  # goes behind what people wait for
+    stream: str | None = None  # what its recipients may unsubscribe from; empty: from all mail of the tenant
 
     @property
     def counts(self) -> bool:

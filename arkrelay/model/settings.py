@@ -62,11 +62,22 @@ def setting(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsExtra:
+    """One ``[[tls.extra]]``: shown to clients that ask for one of its names (RFC 6066 §3)."""
+
+    certificate: Path = setting("PEM file: the certificate and its chain; its names are those it is for.", Kind.PATH)
+    private_key: Path = setting("PEM file: its private key, readable by the service only.", Kind.PATH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """``[tls]``: the certificate of every listener with TLS; both files are re-read when they change."""
+    """``[tls]``: the certificate of every listener with TLS; all files are re-read when they change."""
 
     certificate: Path = setting("PEM file: the certificate and its chain.", Kind.PATH)
     private_key: Path = setting("PEM file: its private key, readable by the service only.", Kind.PATH)
+    extra: tuple[TlsExtra, ...] = setting(
+        "Certificates for further names, such as those of track domains.", Kind.TABLES, ()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

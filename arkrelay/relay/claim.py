@@ -16,7 +16,7 @@ from arkrelay.policy import outcomes
 from arkrelay.policy.admit import withheld
 from arkrelay.policy.describe import tenant_gone
 from arkrelay.store import queue as rows
-from arkrelay.store.lists import suppressed_among
+from arkrelay.store.lists import among, reason_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,18 @@ class Claimed:
 def claim(db: sqlite3.Connection, destination: str, tenant_id: str, now: float, count: int, epoch: int) -> Claimed:
     """A job of the writer: lease up to ``count`` due rows, and look their addresses up."""
     recipients = rows.claim(db, destination, tenant_id, now, count, epoch)
-    keys: dict[str, list[int]] = {}
+    keys: dict[str, list[Recipient]] = {}
     for recipient in recipients:
         if recipient.hold_reason is not HoldReason.SUPPRESSED:  # else a person has passed over the list (see settle)
-            keys.setdefault(address_key(recipient.address), []).append(recipient.id)
+            keys.setdefault(address_key(recipient.address), []).append(recipient)
     found: dict[int, str] = {}
     if keys:
-        for key, reason in suppressed_among(db, tenant_id, list(keys)).items():
-            found |= dict.fromkeys(keys[key], reason)
+        entries = among(db, tenant_id, list(keys))
+        for key in entries:
+            for recipient in keys[key]:
+                message = recipient.message
+                if (reason := reason_for(entries, key, message.tag, message.stream)) is not None:
+                    found[recipient.id] = reason
     return Claimed(recipients, rows.next_due(db, destination, tenant_id), found)
 
 

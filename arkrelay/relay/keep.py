@@ -12,7 +12,8 @@ from arkrelay.policy.admit import Hold
 from arkrelay.policy.describe import suppressed as describe_suppressed
 from arkrelay.store import receipts
 from arkrelay.store.accept import Insertion, insert_messages
-from arkrelay.store.lists import suppressed_among
+from arkrelay.store.engagement import LinkSet
+from arkrelay.store.lists import ByStream, among, reason_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Draft:
     events: tuple[Event, ...] = ()
     held: Hold | None = None
     counted: int = 0  # recipients that count towards the tenant's limits
+    links: LinkSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Se
         for one in write.insertions:
             pending = [address_key(to.address) for to in one.recipients if to.status is Status.PENDING]
             keys.setdefault(one.message.tenant_id, []).extend(pending)
-    suppressed = {tenant_id: suppressed_among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
+    suppressed = {tenant_id: among(db, tenant_id, some) for tenant_id, some in keys.items() if some}
     ready = [[_ready(one, suppressed.get(one.message.tenant_id, {})) for one in write.insertions] for write in writes]
     insert_messages(db, [one for some in ready for one in some], epoch)
     for write in writes:
@@ -51,16 +53,17 @@ def insert(db: sqlite3.Connection, writes: Sequence[Write], *, epoch: int) -> Se
     return [[one.recipients for one in some] for some in ready]
 
 
-def _ready(insertion: Insertion, suppressed: Mapping[str, str]) -> Insertion:
+def _ready(insertion: Insertion, suppressed: Mapping[str, ByStream]) -> Insertion:
     recipients = insertion.recipients
     if suppressed:
         recipients = [_suppress(one, suppressed) for one in recipients]
     events = [*insertion.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
-    return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
+    return replace(insertion, recipients=recipients, events=events)
 
 
-def _suppress(recipient: Recipient, found: Mapping[str, str]) -> Recipient:
-    reason = found.get(address_key(recipient.address))
+def _suppress(recipient: Recipient, found: Mapping[str, ByStream]) -> Recipient:
+    message = recipient.message
+    reason = reason_for(found, address_key(recipient.address), message.tag, message.stream)
     if reason is None or recipient.status is not Status.PENDING:
         return recipient
     text = describe_suppressed(recipient.address, reason)
@@ -76,8 +79,9 @@ def _event(recipient: Recipient) -> Event:
     return Event(EventKind.ACCEPTED, at, message.tenant_id, message.id, recipient.id)
 
 
-def accepted_of(draft: Draft) -> Accepted:
-    """Return what the submitter of a message is told."""
-    tokens = tuple(one.token for one in draft.recipients)
-    held = draft.held.hold_reason if draft.held else None
-    return Accepted(draft.message.id, tokens, held, draft.message.message_id)
+def accepted_of(drafts: Sequence[Draft]) -> Accepted:
+    """Return what the submitter of a message is told, which may have become one for each recipient."""
+    first = drafts[0]
+    tokens = tuple(one.token for draft in drafts for one in draft.recipients)
+    held = first.held.hold_reason if first.held else None
+    return Accepted(first.message.id, tokens, held, first.message.message_id)

@@ -6,7 +6,8 @@ once the write has committed the message cannot be lost, whatever happens to the
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,7 +21,16 @@ from arkrelay.mail.intake import Intake, IntakeOptions, prepare, render_received
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused, StoreError
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.message import Accepted, Door, HoldReason, Message, Recipient, Status, Submission
+from arkrelay.model.message import (
+    Accepted,
+    Door,
+    HoldReason,
+    Message,
+    Recipient,
+    RecipientRequest,
+    Status,
+    Submission,
+)
 from arkrelay.model.receipt import Receipt
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
@@ -30,6 +40,7 @@ from arkrelay.policy.route import TEST_DESTINATION, destination_of
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.keep import Draft, Write, accepted_of, insert
 from arkrelay.relay.meter import Meter
+from arkrelay.relay.personal import Copies, Personal
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.upkeep import Upkeep
@@ -46,6 +57,7 @@ INLINE_BYTES = 256_000  # larger messages are parsed in a thread: CPU work over 
 
 
 Outcome = Accepted | Refused
+Numbered = tuple[int, str, RecipientRequest]  # a recipient's number and public id
 MakeReceipt = Callable[[Sequence[Outcome]], Receipt]
 
 
@@ -62,6 +74,7 @@ class Submitter:
         meter: Meter,
         upkeep: Upkeep,
         metrics: Metrics,
+        personal: Personal,
     ) -> None:
         self._store = store
         self._live = live
@@ -71,6 +84,7 @@ class Submitter:
         self._meter = meter
         self._upkeep = upkeep
         self._metrics = metrics
+        self._personal = personal
         self._insert = partial(insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
         self._used_at: dict[tuple[str, str], float] = {}  # when each credential's use was last written down
@@ -102,14 +116,14 @@ class Submitter:
         """
         snapshot = self._live.snapshot
         try:
-            draft = await self._prepare(submission, snapshot)
+            drafts = await self._prepare(submission, snapshot)
         except Refused as refused:
             self._note_refusal(submission, refused)
             logged = snapshot.settings.smtp.errors == "accept-and-log" and submission.door is Door.SMTP
             if not (logged and refused.code >= 500):
                 raise
-            draft = self._refused_draft(submission, refused)
-        (accepted,) = await self._keep((draft,), receipt)
+            drafts = (self._refused_draft(submission, refused),)
+        (accepted,) = await self._keep((drafts,), receipt)
         return accepted
 
     async def submit_all(
@@ -120,23 +134,23 @@ class Submitter:
         Raises StoreError when nothing can be kept, and then nothing was.
         """
         snapshot = self._live.snapshot
-        drafts = await asyncio.gather(*(self._prepare(one, snapshot) for one in submissions), return_exceptions=True)
-        ready = [draft for draft in drafts if isinstance(draft, Draft)]
-        for submission, draft in zip(submissions, drafts, strict=True):
-            if isinstance(draft, Refused):
-                self._note_refusal(submission, draft)
-            elif isinstance(draft, BaseException):
-                self._uncount(ready)
-                raise draft
+        made = await asyncio.gather(*(self._prepare(one, snapshot) for one in submissions), return_exceptions=True)
+        ready = [drafts for drafts in made if isinstance(drafts, tuple)]
+        for submission, drafts in zip(submissions, made, strict=True):
+            if isinstance(drafts, Refused):
+                self._note_refusal(submission, drafts)
+            elif isinstance(drafts, BaseException):
+                self._uncount([draft for some in ready for draft in some])
+                raise drafts
         if not ready:
-            return [draft for draft in drafts if isinstance(draft, Refused)]
+            return [drafts for drafts in made if isinstance(drafts, Refused)]
 
         def outcomes(kept: Sequence[Accepted]) -> list[Outcome]:
             accepted = iter(kept)
-            return [draft if isinstance(draft, Refused) else next(accepted) for draft in drafts]
+            return [drafts if isinstance(drafts, Refused) else next(accepted) for drafts in made]
 
-        made = None if receipt is None else lambda kept: receipt(outcomes(kept))
-        return outcomes(await self._keep(ready, made))
+        kept = await self._keep(ready, None if receipt is None else lambda kept: receipt(outcomes(kept)))
+        return outcomes(kept)
 
     def _note_refusal(self, submission: Submission, refused: Refused) -> None:
         self._metrics.refused.labels(str(refused.code)).inc()
@@ -148,8 +162,8 @@ class Submitter:
             reply=str(refused),
         )
 
-    async def _prepare(self, submission: Submission, snapshot: Snapshot) -> Draft:
-        """Return the message as it will be kept, admitted, counted and signed."""
+    async def _prepare(self, submission: Submission, snapshot: Snapshot) -> tuple[Draft, ...]:
+        """Return the message as it will be kept, admitted, counted and signed: one, or one for each recipient."""
         if (refused := self.not_ready()) is not None:
             raise StoreError(refused.text) if refused.code == 451 else refused
         tenant, credential = _who(snapshot, submission.tenant_id, submission.credential)
@@ -173,21 +187,64 @@ class Submitter:
         counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
         try:
-            tokens = [self._store.new_token(submission.received_at) for _ in submission.recipients]
-            received = render_received(
-                submission.helo,
-                snapshot.settings.hostname,
-                submission.protocol,
-                tokens[0],
-                submission.received_at,
-            )
-            signers = snapshot.signers(tenant.id, intake.author.domain)
-            signatures = await self._signing.sign(intake.content, signers, submission.received_at)
-            content = signatures + received + intake.content
-            return self._draft(submission, intake, snapshot, tenant, used, held, counted, bulk, tokens, content)
+            make = partial(self._draft, submission, intake, snapshot, tenant, held, bulk)
+            sign = partial(self._signed, submission, intake, snapshot, tenant)
+            events = self._limit_events(tenant, submission, used, held)
+            plan = self._personal.plan(submission, intake, tenant, snapshot)
+            if plan is not None:
+                numbered = self._numbered(submission)
+                copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
+                if copies is not None:
+                    return await self._copies(copies, numbered, sign, make, events, counted)
+            token = self._store.new_token(submission.received_at)
+            content = await sign(token, intake.content)
+            return (make(self._numbered(submission, token), content, events, counted),)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
+
+    def _numbered(self, submission: Submission, first: str = "") -> list[Numbered]:
+        """Return the recipients with numbers that follow one another (their links go by that), and public ids."""
+        at = submission.received_at
+        tokens = [first or self._store.new_token(at)]
+        tokens += [self._store.new_token(at) for _ in submission.recipients[1:]]
+        return [
+            (self._store.new_recipient_id(), token, request)
+            for token, request in zip(tokens, submission.recipients, strict=True)
+        ]
+
+    async def _copies(
+        self,
+        copies: Copies,
+        numbered: Sequence[Numbered],
+        sign: Callable[[str, bytes], Awaitable[bytes]],
+        make: Callable[..., Draft],
+        events: tuple[Event, ...],
+        counted: int,
+    ) -> tuple[Draft, ...]:
+        """Return one message for each recipient; what is said once of all of them is said with the first."""
+        tokens = [token for _, token, _ in numbered]
+        signed = await asyncio.gather(*map(sign, tokens, copies.contents))
+        drafts = [
+            make([one], content, (), counted // len(numbered), copies.stream)
+            for one, content in zip(numbered, signed, strict=True)
+        ]
+        return (replace(drafts[0], events=events, links=copies.links), *drafts[1:])
+
+    async def _signed(
+        self,
+        submission: Submission,
+        intake: Intake,
+        snapshot: Snapshot,
+        tenant: Tenant,
+        token: str,
+        content: bytes,
+    ) -> bytes:
+        """Return the message with its trace line and its signatures."""
+        at = submission.received_at
+        received = render_received(submission.helo, snapshot.settings.hostname, submission.protocol, token, at)
+        signers = snapshot.signers(tenant.id, intake.author.domain)
+        return await self._signing.sign(content, signers, at) + received + content
 
     def _uncount(self, drafts: Sequence[Draft]) -> None:
         """Give back what messages took of their tenant's limits: they did not come about."""
@@ -217,12 +274,13 @@ class Submitter:
         intake: Intake,
         snapshot: Snapshot,
         tenant: Tenant,
-        used: tuple[int, int],
         held: policy.Hold | None,
-        counted: int,
         bulk: bool,  # noqa: FBT001 -- one of the facts that were found
-        tokens: Sequence[str],
+        numbered: Sequence[Numbered],
         content: bytes,
+        events: tuple[Event, ...],
+        counted: int,
+        stream: str | None = None,
     ) -> Draft:
         at = submission.received_at
         message = Message(
@@ -244,15 +302,18 @@ class Submitter:
             intake.utf8_header and submission.smtputf8,
             submission.ret,
             submission.envid,
-            submission.expires_at if submission.expires_at is not None else _expires(intake.expires, at, tokens[0]),
+            submission.expires_at
+            if submission.expires_at is not None
+            else _expires(intake.expires, at, numbered[0][1]),
             submission.test,
             submission.tell_at,
             bulk,
+            stream,
         )
         routes = snapshot.settings.route
         recipients = tuple(
             Recipient(
-                self._store.new_recipient_id(),
+                recipient_id,
                 message,
                 token,
                 str(request.address),
@@ -276,15 +337,15 @@ class Submitter:
                 request.orcpt,
                 delay_at=delay_at(request.notify, at, submission.tell_at, snapshot.settings.dsn),
             )
-            for request, token in zip(submission.recipients, tokens, strict=True)
+            for recipient_id, token, request in numbered
         )
-        events = self._limit_events(tenant, at, 0 if submission.test else len(recipients), used, held)
         return Draft(message, recipients, content, events, held, counted)
 
     def _limit_events(
-        self, tenant: Tenant, at: float, recipients: int, used: tuple[int, int], held: policy.Hold | None
+        self, tenant: Tenant, submission: Submission, used: tuple[int, int], held: policy.Hold | None
     ) -> tuple[Event, ...]:
         """Return the event that tells, once an hour, that the tenant nears its hourly limit or has reached it."""
+        at, recipients = submission.received_at, 0 if submission.test else len(submission.recipients)
         limit = tenant.limits.hourly
         data = {"volume": used[0] + recipients, "limit": limit}
         if held is not None and held.hold_reason is HoldReason.SEND_LIMIT and self._meter.exceeded(tenant.id, at):
@@ -294,11 +355,12 @@ class Submitter:
         return ()
 
     async def _keep(
-        self, drafts: Sequence[Draft], receipt: Callable[[Sequence[Accepted]], Receipt] | None
+        self, submitted: Sequence[Sequence[Draft]], receipt: Callable[[Sequence[Accepted]], Receipt] | None
     ) -> Sequence[Accepted]:
         """Write the messages and hand them over; nothing may be cancelled in between, so the write is shielded."""
+        drafts = [draft for some in submitted for draft in some]
         try:
-            accepted = [accepted_of(draft) for draft in drafts]
+            accepted = [accepted_of(some) for some in submitted]
             made = None if receipt is None else receipt(accepted)
             for draft in drafts:
                 if bodies.is_large(len(draft.content)):
@@ -316,6 +378,7 @@ class Submitter:
                 None if bodies.is_large(len(draft.content)) else draft.content,
                 draft.events,
                 leased=in_hand,
+                links=draft.links,
             )
             for draft, in_hand in zip(drafts, leased, strict=True)
         )

@@ -4,7 +4,7 @@ Each is read and written by its key; none is on the path of a message but ``supp
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from itertools import islice
 
@@ -12,6 +12,7 @@ from arkrelay.model.address import address_key
 from arkrelay.model.domain import DomainState, TrackState
 from arkrelay.store.connection import text
 
+ByStream = Mapping[str, str]  # stream → reason
 _MANY = 500  # keys asked for in one statement; SQLite allowed 999 parameters at its strictest
 
 
@@ -130,6 +131,29 @@ def suppressed_among(
             (tenant_id, stream, *some),
         )
     return found
+
+
+def among(conn: sqlite3.Connection, tenant_id: str, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return for each of these keys (``Address.key``) that is on the tenant's list the reason of each stream."""
+    found: dict[str, dict[str, str]] = {}
+    remaining = iter(keys)
+    while some := [text(key) for key in islice(remaining, _MANY)]:
+        # index suppressions_key
+        for key, stream, reason in conn.execute(
+            "SELECT address_key, stream, reason FROM suppressions"  # noqa: S608 -- question marks only
+            f" WHERE tenant_id = ? AND address_key IN ({', '.join('?' * len(some))})",
+            (tenant_id, *some),
+        ):
+            found.setdefault(key, {})[stream] = reason
+    return found
+
+
+def reason_for(found: Mapping[str, ByStream], key: str, *streams: str | None) -> str | None:
+    """Return why mail of these streams must not go to the address of this key, by ``among``; None: it may."""
+    entries = found.get(key)
+    if entries is None:
+        return None
+    return next((entries[one] for one in ("", *streams) if one is not None and one in entries), None)
 
 
 def _suppression(row: tuple[int, str, str, str, float, int, str]) -> Suppression:

@@ -9,7 +9,7 @@ import sqlite3
 
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, hooks, peertls, receipts, requests, usage
+from arkrelay.store import bodies, engagement, hooks, peertls, receipts, requests, usage
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -38,6 +38,7 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more = _prune_content(db, now - retention.content_s, step)
     more |= _prune_messages(db, now - retention.messages_s, step)
     more |= _prune_events(db, now - retention.events_s)
+    more |= engagement.prune_links(db, now - retention.messages_s, step)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
     more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
@@ -135,6 +136,7 @@ def _delete_messages(db: sqlite3.Connection, ids: list[int]) -> None:
         ).fetchall():
             count(db, (TOTAL, tenant_id, status), -1)
             db.execute("DELETE FROM attempts WHERE recipient_id = ?", (recipient_id,))  # index attempts_recipient
+            engagement.forget_activity(db, recipient_id)
     db.executemany("DELETE FROM recipients WHERE message_id = ?", keys)  # index recipients_message
     db.executemany("DELETE FROM messages WHERE id = ?", keys)  # primary key
 

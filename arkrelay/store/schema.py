@@ -154,6 +154,11 @@ _THIRD = (
     """CREATE TABLE warmups (
         lane TEXT PRIMARY KEY, step INTEGER NOT NULL, day INTEGER NOT NULL, sent INTEGER NOT NULL,
         deferred INTEGER NOT NULL) WITHOUT ROWID""",
+    "ALTER TABLE messages ADD COLUMN stream TEXT",
+    # the links of a submission, in their order, for the recipients from first_id to last_id; see engagement.py
+    """CREATE TABLE links (
+        first_id INTEGER PRIMARY KEY, last_id INTEGER NOT NULL, accepted_at REAL NOT NULL, urls BLOB NOT NULL)""",
+    "CREATE TABLE activity (recipient_id INTEGER PRIMARY KEY, opens INTEGER NOT NULL, clicks INTEGER NOT NULL)",
 )
 
 
