@@ -11,7 +11,7 @@ import hmac
 import re
 
 MAC_BYTES = 13
-TOKEN = re.compile(r"u[0-9a-f]{42}")
+TOKEN = re.compile(r"u[0-7][0-9a-f]{41}")  # SQLite has no numbers of 64 bits
 _PURPOSE = b"arkrelay unsubscribe\0"
 
 

@@ -5,7 +5,7 @@ import base64
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,15 +120,19 @@ class World:
                 await self.mx.wait(len(self.mx.messages) + 1)
 
     async def fetch(
-        self, url: str, method: str = "GET", host: str = "", data: bytes | None = None, **headers: str
+        self, url: str, method: str = "GET", host: str = "", headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Ask the plain listener as a mail program would ask the host of ``url``."""
         parsed = URL(url, encoded=True)
-        fields = {"Host": host or parsed.host or "", "User-Agent": "Mozilla/5.0 (X11) Firefox/128.0", **headers}
+        fields = {
+            "Host": host or parsed.host or "",
+            "User-Agent": "Mozilla/5.0 (X11) Firefox/128.0",
+            **(headers or {}),
+        }
         where = URL(self.plain + parsed.raw_path_qs, encoded=True)
         async with (
             aiohttp.ClientSession() as session,
-            session.request(method, where, headers=fields, data=data, allow_redirects=False) as response,
+            session.request(method, where, headers=fields, allow_redirects=False) as response,
         ):
             return response.status, dict(response.headers), await response.read()
 
@@ -234,9 +238,9 @@ async def test_looking_ahead_is_no_reading(world: World) -> None:
     for url in (link, pixel):
         assert (await world.fetch(url, "HEAD"))[0] in {200, 307}
         for name, value in (("Purpose", "prefetch"), ("Sec-Purpose", "prefetch;prerender"), ("X-Moz", "prefetch")):
-            assert (await world.fetch(url, **{name: value}))[0] in {200, 307}
-    await world.fetch(pixel, **{"User-Agent": "Mozilla/5.0 (via ggpht.com GoogleImageProxy)"})
-    await world.fetch(link, **{"User-Agent": "BarracudaScanner/1"})
+            assert (await world.fetch(url, headers={name: value}))[0] in {200, 307}
+    await world.fetch(pixel, headers={"User-Agent": "Mozilla/5.0 (via ggpht.com GoogleImageProxy)"})
+    await world.fetch(link, headers={"User-Agent": "BarracudaScanner/1"})
     found = await world.activity(sent["id"], opens=1, clicks=1)
     assert [one["visitor"] for one in found["opens"]] == ["proxy"]
     assert [one["visitor"] for one in found["clicks"]] == ["scanner"]
@@ -303,7 +307,9 @@ async def test_an_unknown_message_has_a_pixel_and_an_unknown_tenant_none(world: 
 
 async def test_the_api_is_not_on_a_track_host(world: World) -> None:
     for path in ("/v1/emails", "/healthz", "/docs", "/.well-known/jwks.json"):
-        assert (await world.fetch(f"https://track.sender.test{path}", Authorization=f"Bearer {KEY}"))[0] == 404
+        assert (await world.fetch(f"https://track.sender.test{path}", headers={"Authorization": f"Bearer {KEY}"}))[
+            0
+        ] == 404
 
 
 async def test_a_signed_message_is_left_alone(world: World) -> None:
