@@ -53,6 +53,7 @@ from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
+from arkrelay.relay.simulator import Simulator
 from arkrelay.relay.sources import Sources
 from arkrelay.relay.submit import Submitter
 from arkrelay.relay.tlsreports import TlsReports
@@ -179,6 +180,15 @@ class Daemon:
         )
         self.tracker = Tracker(self.store, live, link_tokens, self.metrics)
         self.unsubscriber = Unsubscriber(self.store, live, unsubscribe_tokens)
+        self.simulator = Simulator(
+            live,
+            self.settler,
+            self.tracker,
+            self.unsubscriber,
+            link_tokens,
+            unsubscribe_tokens,
+            ReturnPaths(live.snapshot.return_path_secret()),
+        )
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
         if settings.tls is not None:
@@ -277,6 +287,7 @@ class Daemon:
         began = time.monotonic()
         await self.doors.drain(DRAIN_S)
         self.submitter.stopping = True
+        await self.simulator.stop()
         await self.queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.settler.drained(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.http.stop()
@@ -291,7 +302,9 @@ class Daemon:
         log.info("stopped", seconds=round(time.monotonic() - began, 3))
 
     def _connection(self, queue: Queue, lane: Lane) -> Connection:
-        return Connection(queue, lane, self.live, self.courier, self.settler, self.journal, self.capture, self.ways)
+        return Connection(
+            queue, lane, self.live, self.courier, self.settler, self.journal, self.capture, self.ways, self.simulator
+        )
 
     # -- what others ask ---------------------------------------------------------------------------------------
 

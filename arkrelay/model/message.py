@@ -147,6 +147,7 @@ class Accepted:
     tokens: tuple[str, ...]
     held: HoldReason | None = None
     message_id_header: str = ""  # with angle brackets
+    sandbox: bool = False  # from the sandbox domain (Ark contract §16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Draft:
     held: Hold | None = None
     counted: int = 0  # recipients that count towards the tenant's limits
     links: LinkSet | None = None
+    sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +85,4 @@ def accepted_of(drafts: Sequence[Draft]) -> Accepted:
     first = drafts[0]
     tokens = tuple(one.token for draft in drafts for one in draft.recipients)
     held = first.held.hold_reason if first.held else None
-    return Accepted(first.message.id, tokens, held, first.message.message_id)
+    return Accepted(first.message.id, tokens, held, first.message.message_id, first.sandbox)

@@ -36,12 +36,14 @@ from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
 from arkrelay.policy.limits import warns
 from arkrelay.policy.notify import delay_at
-from arkrelay.policy.route import TEST_DESTINATION, destination_of
+from arkrelay.policy.route import SIMULATOR, TEST_DESTINATION, destination_of
+from arkrelay.policy.sandbox import is_sandboxed
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.keep import Draft, Write, accepted_of, insert
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.personal import Copies, Personal
 from arkrelay.relay.queue import Queue
+from arkrelay.relay.sandbox import SandboxCount
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import bodies
@@ -85,6 +87,7 @@ class Submitter:
         self._upkeep = upkeep
         self._metrics = metrics
         self._personal = personal
+        self._sandbox = SandboxCount(store)
         self._insert = partial(insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
         self._used_at: dict[tuple[str, str], float] = {}  # when each credential's use was last written down
@@ -103,7 +106,7 @@ class Submitter:
         """Raise Refused when mail with this return path would be: known at MAIL, so said there."""
         snapshot = self._live.snapshot
         tenant, found = _who(snapshot, tenant_id, credential)
-        refused = policy.check_sender(tenant, found, return_path, self._domains.states)
+        refused = policy.check_sender(tenant, found, return_path, self._domains.states, snapshot.settings.sandbox)
         if refused is not None:
             raise refused
 
@@ -179,26 +182,35 @@ class Submitter:
             used,
             intake.received_count,
             counts=not submission.test,
+            sandbox=snapshot.settings.sandbox,
         )
         if isinstance(verdict, Refused):
             raise verdict
         held = verdict
+        sandbox = snapshot.settings.sandbox
+        sandboxed = is_sandboxed(tenant, intake.author, sandbox) or is_sandboxed(
+            tenant, submission.return_path, sandbox
+        )
+        if sandboxed:
+            await self._sandbox.admit(submission, sandbox)
         bulk = policy.is_bulk(submission.priority or intake.priority, credential)
         counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
         try:
             make = partial(self._draft, submission, intake, snapshot, tenant, held, bulk)
-            sign = partial(self._signed, submission, intake, snapshot, tenant)
+            sign = partial(self._signed, submission, intake, snapshot)
             events = self._limit_events(tenant, submission, used, held)
             plan = self._personal.plan(submission, intake, tenant, snapshot)
             if plan is not None:
                 numbered = self._numbered(submission)
                 copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
                 if copies is not None:
-                    return await self._copies(copies, numbered, sign, make, events, counted)
+                    drafts = await self._copies(copies, numbered, sign, make, events, counted)
+                    return (replace(drafts[0], sandbox=sandboxed), *drafts[1:])
             token = self._store.new_token(submission.received_at)
             content = await sign(token, intake.content)
-            return (make(self._numbered(submission, token), content, events, counted),)
+            draft = make(self._numbered(submission, token), content, events, counted)
+            return (replace(draft, sandbox=True) if sandboxed else draft,)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
@@ -236,14 +248,14 @@ class Submitter:
         submission: Submission,
         intake: Intake,
         snapshot: Snapshot,
-        tenant: Tenant,
         token: str,
         content: bytes,
     ) -> bytes:
         """Return the message with its trace line and its signatures."""
         at = submission.received_at
         received = render_received(submission.helo, snapshot.settings.hostname, submission.protocol, token, at)
-        signers = snapshot.signers(tenant.id, intake.author.domain)
+        owner = snapshot.owner_of(intake.author.domain)  # not the tenant: whose domain the sandbox is
+        signers = () if owner is None else snapshot.signers(owner[0].id, intake.author.domain)
         return await self._signing.sign(content, signers, at) + received + content
 
     def _uncount(self, drafts: Sequence[Draft]) -> None:
@@ -320,6 +332,8 @@ class Submitter:
                 request.address.domain,
                 TEST_DESTINATION
                 if submission.test
+                else SIMULATOR
+                if request.address.domain == snapshot.settings.sandbox.simulator
                 else destination_of(
                     request.address.domain,
                     routes,
