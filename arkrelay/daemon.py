@@ -37,6 +37,7 @@ from arkrelay.mail.unsubscribe import UnsubscribeTokens
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Status
+from arkrelay.model.settings import Tls
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.capture import Capture
@@ -192,11 +193,7 @@ class Daemon:
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
         if settings.tls is not None:
-            certificate = ServerCertificate(
-                settings.tls.certificate,
-                settings.tls.private_key,
-                [(pair.certificate, pair.private_key) for pair in settings.tls.extra],
-            )
+            certificate = ServerCertificate(*_pairs(settings.tls))
         self.certificate = certificate
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
@@ -337,6 +334,9 @@ class Daemon:
             log.warning("configuration", text=warning)
         self.domains.changed()
         self.sources.changed()
+        tls = self.live.snapshot.settings.tls
+        if self.certificate is not None and tls is not None:
+            self.certificate.use(*_pairs(tls))
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------
@@ -424,3 +424,8 @@ class Daemon:
         )
         show("arkrelay_disk_free_bytes", "Free on the state disk.", (), lambda: {(): float(self.upkeep.free_bytes())})
         show("arkrelay_up", "Accepts and delivers: 1.", (), lambda: {(): float(not self.unready())})
+
+
+def _pairs(tls: Tls) -> tuple[Path, Path, list[tuple[Path, Path]]]:
+    """Return the files of the first certificate, and those of the others."""
+    return tls.certificate, tls.private_key, [(one.certificate, one.private_key) for one in tls.extra]

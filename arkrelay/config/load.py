@@ -21,6 +21,7 @@ from arkrelay.config.check import (
     listeners,
     routes,
     tls_rules,
+    unsubscribe_warnings,
 )
 from arkrelay.config.dates import platform_with_dates, with_dates
 from arkrelay.config.errors import ConfigErrors
@@ -136,6 +137,7 @@ class _Loading:
             self._check_credentials(part)
             self.ring.load(part.value, _reporter(part.reader))
         self._check_certificate(main)
+        self.warnings += unsubscribe_warnings(settings, tenants.values())
 
         parts: list[Part[Any]] = [main, platform, *tenants.values()]
         problems = [problem for part in parts for problem in part.reader.problems]

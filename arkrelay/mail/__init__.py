@@ -2,7 +2,8 @@
 
 ``header`` finds the fields, ``author`` says who wrote the message, ``intake`` makes a submission ready, ``trace``
 renders our Received field, ``dkim`` signs and ``dkim_verify`` checks, both over the forms of ``canonical``,
-``sevenbit`` re-encodes for an old peer, ``verp`` makes the return paths by which bounces find their recipient.
+``sevenbit`` re-encodes for an old peer, ``tracking`` replaces links in the parts that ``leaves`` and ``markup`` find,
+``unsubscribe`` renders the way out of a list, ``verp`` makes the return paths by which bounces find their recipient.
 
 The standard library's ``email`` package is not used on mail that comes from outside. It parses recursively, it
 changes messages that it only should pass on, and it decodes encoded words where none may stand; here a message

@@ -7,10 +7,14 @@ there, ``ways`` from which of our addresses (``sources``) or by which route, ``d
 reports what the peer said; ``policy.outcomes`` says what that means,
 and ``settle`` writes recipient, attempt, events and suppression in one transaction.
 
+``personal`` makes a message each recipient's own where links, a pixel or unsubscription are wanted; ``track`` and
+``unsubscribe`` are what those lead to, and ``simulator`` plays recipients that do all of it.
+
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
 anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hooks`` (one post to one
 webhook, signed and recorded), ``peertls`` (what TLS destinations demand; ``tlscounts`` and
-``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space).
+``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space),
+``sandbox`` (what may be sent without a domain).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped

@@ -86,8 +86,13 @@ class ServerCertificate:
     """
 
     def __init__(self, certificate: Path, private_key: Path, extra: Sequence[tuple[Path, Path]] = ()) -> None:
-        self._first = _Pair(certificate, private_key, self._choose)
+        self.use(certificate, private_key, extra)
+
+    def use(self, certificate: Path, private_key: Path, extra: Sequence[tuple[Path, Path]] = ()) -> None:
+        """Show these from now on; raises ``ConfigError`` and goes on with the old ones when one cannot be used."""
+        first = _Pair(certificate, private_key, self._choose)
         self._extra = [_Pair(*files, self._choose) for files in extra]
+        self._first = first
 
     @property
     def expires_at(self) -> float:

@@ -92,7 +92,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 
 
 async def test_a_tenant_without_a_domain_sends_to_members_a_few_times_a_day(world: World) -> None:
-    sender = {"from": "hello@sandbox.relay.test", "key": OTHER_KEY}
+    sender: dict[str, Any] = {"from": "hello@sandbox.relay.test", "key": OTHER_KEY}
     answer = await world.send("stranger@rcpt.test", status=422, **sender)
     assert answer["error"]["code"] == "sandbox_recipient_not_allowed"
     assert answer["error"]["field"] == "to"
