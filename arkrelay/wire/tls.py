@@ -90,9 +90,8 @@ class ServerCertificate:
 
     def use(self, certificate: Path, private_key: Path, extra: Sequence[tuple[Path, Path]] = ()) -> None:
         """Show these from now on; raises ``ConfigError`` and goes on with the old ones when one cannot be used."""
-        first = _Pair(certificate, private_key, self._choose)
-        self._extra = [_Pair(*files, self._choose) for files in extra]
-        self._first = first
+        first, *others = [_Pair(*files, self._choose) for files in ((certificate, private_key), *extra)]
+        self._first, self._extra = first, others
 
     @property
     def expires_at(self) -> float:

@@ -56,6 +56,7 @@ domain = "other.test"
 """
 MORE = """
 api_requests_per_s = 0
+trusted_addresses = ["127.0.0.1/32"]
 
 [public]
 url = "https://relay.test"
@@ -310,6 +311,29 @@ async def test_the_api_is_not_on_a_track_host(world: World) -> None:
         assert (await world.fetch(f"https://track.sender.test{path}", headers={"Authorization": f"Bearer {KEY}"}))[
             0
         ] == 404
+
+
+async def test_a_proxy_in_front_says_who_came_by_and_its_client_does_not(world: World) -> None:
+    sent = await world.send("proxy@rcpt.test", html=HTML)
+    link = links(await world.arrived("proxy@rcpt.test"))[0]
+    await world.fetch(link, headers={"X-Forwarded-For": "192.0.2.1, 203.0.113.9"})
+    assert (await world.activity(sent["id"], clicks=1))["clicks"][0]["ipAddress"] == "203.0.113.9"
+
+
+async def test_a_flood_from_one_client_is_cut_and_others_are_served(world: World) -> None:
+    sent = await world.send("flood@rcpt.test", html=HTML)
+    content = await world.arrived("flood@rcpt.test")
+    pixel = URL(PIXEL.findall(content.decode())[0])
+    seen = set()
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with aiohttp.ClientSession(connector=connector, headers={"Host": "track.sender.test"}) as session:
+        for _ in range(700):
+            async with session.get(URL(world.plain + pixel.path)) as response:
+                seen.add(response.status)
+    assert seen == {200, 429}
+    assert (await world.fetch(links(content)[0]))[0] == 307
+    found = await world.activity(sent["id"], opens=1, clicks=1)
+    assert found["openCount"] == 30, "repeats of one client at one message"
 
 
 async def test_a_signed_message_is_left_alone(world: World) -> None:
