@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 INLINE_BYTES = 16_000  # written in all; what is more is done in a thread: CPU work over ~1 ms leaves the event loop
 COPIES_BYTES = 64_000_000  # of all copies of one submission; a larger one goes out as it came
+THREADS = 2  # at once: the interpreter lock goes round, and the event loop needs its turn
 TIME_S = 2.0  # for reading one message: what takes longer is made to hurt
 
 
@@ -64,6 +65,7 @@ class Personal:
         self._tracks = tracks
         self._links = links
         self._unsubscribes = unsubscribes
+        self._threads = asyncio.Semaphore(THREADS)
 
     def plan(self, submission: Submission, intake: Intake, tenant: Tenant, snapshot: Snapshot) -> Plan | None:
         """Return what is wanted of this message, or None: nothing, as for most mail.
@@ -102,7 +104,8 @@ class Personal:
         try:
             if len(content) * len(recipients) <= INLINE_BYTES:
                 return self._write(plan, content, recipients)
-            return await asyncio.to_thread(self._write, plan, content, recipients)
+            async with self._threads:
+                return await asyncio.to_thread(self._write, plan, content, recipients)
         except (TooMuch, HeaderError) as error:
             log.warning("message_not_personal", id=recipients[0][1], reason=str(error))
         except Exception:  # a bug of ours costs the tracking and not the mail

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from arkrelay.config.live import Live
-from arkrelay.policy.limits import SlidingWindow, is_trusted
+from arkrelay.policy.limits import SlidingWindow, is_trusted, network_of
 
 REQUESTS, SECONDS = 600, 10.0  # of one client: a mail service that fetches pictures for its readers stays below
 CLIENTS = 1024  # remembered; times 600 times 8 bytes are 5 MB
-IPV6_PREFIX = 64  # what one customer gets
 HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -62,17 +61,6 @@ def client_of(remote: str, forwarded: list[str], trusted: tuple[str, ...]) -> st
             return address
         remote = address
     return remote
-
-
-def network_of(address: str) -> str:
-    """Return what counts as one client."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
-    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def plain(status: int, text: str, **headers: str) -> web.Response:

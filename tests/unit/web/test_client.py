@@ -2,7 +2,7 @@
 
 import pytest
 
-from arkrelay.web.client import client_of, network_of
+from arkrelay.web.client import client_of
 
 TRUSTED = ("127.0.0.0/8", "10.0.0.1/32")
 
@@ -23,16 +23,3 @@ TRUSTED = ("127.0.0.0/8", "10.0.0.1/32")
 )
 def test_a_client_is_whom_a_trusted_hop_saw(remote: str, forwarded: list[str], client: str) -> None:
     assert client_of(remote, forwarded, TRUSTED) == client
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("", ""),
-    ],
-)
-def test_one_customer_is_one_client(address: str, network: str) -> None:
-    assert network_of(address) == network
