@@ -9,20 +9,19 @@ the reading, as it does in a browser. All of it is in bytes, for charsets that c
 import html
 import re
 from collections.abc import Callable, Iterator
+from html.entities import html5
 from typing import NamedTuple
 
 URL_CHARS = 8000  # of a link that is followed: servers take 8 KB for a request line (RFC 9110 §4.1)
 
-# a tag with its attributes; each kind of value as the tokenizer ends it
-_TAG = re.compile(
-    rb"<(/?[a-zA-Z][^ \t\r\n\f/>]*+)"
-    rb"((?:[ \t\r\n\f/]++|[^ \t\r\n\f/>][^ \t\r\n\f/>=]*+"
-    rb"(?:[ \t\r\n\f]*+=[ \t\r\n\f]*+(?:\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+)?+)?+)*+)>"
+# An attribute, with its value as the tokenizer ends it; an "=" belongs to the name before it, and a quote that is not
+# closed swallows the rest of the document, so that such a tag is none.
+_ATTRIBUTE_TEXT = (
+    rb"([^ \t\r\n\f/>][^ \t\r\n\f/>=]*+)(?:[ \t\r\n\f]*+=[ \t\r\n\f]*+"
+    rb"(?:\"([^\"]*+)\"|'([^']*+)'|((?![\"'])[^ \t\r\n\f>]*+))|(?![ \t\r\n\f]*+=))"
 )
-_ATTRIBUTE = re.compile(
-    rb"([^ \t\r\n\f/>][^ \t\r\n\f/>=]*+)"
-    rb"(?:[ \t\r\n\f]*+=[ \t\r\n\f]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^ \t\r\n\f>\"'][^ \t\r\n\f>]*+))?+)?+"
-)
+_ATTRIBUTE = re.compile(_ATTRIBUTE_TEXT)
+_TAG = re.compile(rb"<(/?[a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|" + _ATTRIBUTE_TEXT + rb")*+)>")
 _OPENING = re.compile(rb"<(?:!--|[!?]|/?[a-zA-Z]|/)")
 _COMMENT_END = re.compile(rb"--!?>")
 _CONDITIONAL = re.compile(rb"<!--\[if[^>]*+>", re.IGNORECASE)  # what Outlook shows; its end is a bogus comment
@@ -32,6 +31,8 @@ _TEXT_URL = re.compile(rb"(?<![A-Za-z0-9+.-])https?(?:\+notrack)?://[^\s<>\"\x00
 _URL = re.compile(r"(https?)(\+notrack)?://([^\s/?#\\]+)([^\s\\]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:[!-?A-~]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _UNSAFE = re.compile(r"[^!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]")
+# In an attribute "&copy=1" is no ©, nor is "&section" a § (WHATWG HTML §13.2.5.73); html.unescape thinks of text.
+_REFERENCE = re.compile(r"&(?:(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});?|([A-Za-z][A-Za-z0-9]{0,40}+)(;|(?!=)))")
 _TURNS = 256  # tags between two looks at the clock
 
 
@@ -144,7 +145,7 @@ def _link(start: int, end: int, raw: bytes, charset: str, *, entities: bool) -> 
     except (UnicodeDecodeError, LookupError):
         return None
     if entities:
-        text = html.unescape(text) if "&" in text else text
+        text = _REFERENCE.sub(_character, text) if "&" in text else text
         # WHATWG URL §4.4: white space around a URL goes, and so do line ends and tabs inside
         text = text.strip(" \t\r\n\f").translate({9: None, 10: None, 13: None})
     text = text.replace(" ", "%20")
@@ -158,6 +159,13 @@ def _link(start: int, end: int, raw: bytes, charset: str, *, entities: bool) -> 
     if len(url) > URL_CHARS:
         return None
     return Link(start, end, url, authority[1].lower(), match[2] is not None)
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return what a character reference in an attribute stands for."""
+    if match[1] is not None:
+        return html.unescape(f"&{match[1]};")
+    return html5.get(match[2] + match[3], match[0])
 
 
 def _percent(match: re.Match[str]) -> str:

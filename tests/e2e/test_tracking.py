@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import json
+import random
 import re
 import ssl
 import time
@@ -23,6 +25,7 @@ from peers.mx import Mx
 from yarl import URL
 
 from arkrelay.mail.dkim import load_key, public_record
+from arkrelay.mail.markup import read_html
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -371,6 +374,46 @@ async def test_the_official_client_reads_what_was_done(world: World) -> None:
     assert found.opens[0].ip_address == "127.0.0.1"
     assert found.clicks[0].url == "https://dest.test/a?b=1&c=2"
     assert abs((found.clicks[0].timestamp or 0) - time.time()) < 60
+
+
+PIECES = (
+    "<a href='", '<a href="', "<a href=", "<A\nHREF = ", "http://x.test/%d", "http://y.test/?a=%d&amp;b&sect=1", "'>",
+    '">', ">", "</a>", "<!--", "-->", "--!>", "<!-->", "<!--->", "<script>", "</script>", "<style>", "</style >", "<",
+    "</body>", "<p x='", '<img alt="', "' ", '" ', "/>", "=", "x", "<title>", "</title>", "<textarea>",
+    "</textarea/>",
+    "<b/", "<?php ", "?>", "<![CDATA[", "]]>", "</", "<!doctype x", "&quot;", "\n", "<br/", "<a/href=http://z.test/%d>",
+    "<a\thref='http://t.test/%d'x>", "<xmp>", "</xmp>", "<a b=c'd href='http://w.test/%d'>",
+)  # fmt: skip
+FOUND = """(%s).map(html => [...new DOMParser().parseFromString(html, 'text/html').querySelectorAll('a')]
+  .map(one => (one.getAttribute('href') || '').trim()).filter(one => /^https?:\\/\\/[^\\/\\\\]/i.test(one))
+  .map(one => { try { return new URL(one).href; } catch { return ''; } }).filter(one => one))"""
+
+
+async def test_a_browser_finds_the_same_links_in_html_that_is_broken(
+    need: Callable[[str], Path], tmp_path: Path
+) -> None:
+    chance = random.Random(8058)
+    documents = [
+        "<p>" + "".join(chance.choices(PIECES, k=chance.randint(2, 14))).replace("%d", str(number))
+        for number in range(1500)
+    ]
+    ours = [
+        [link.url for link in found.links] if found is not None else []
+        for found in (read_html(one.encode(), "utf-8", lambda: False) for one in documents)
+    ]
+    (tmp_path / "empty.html").write_text("<p>")
+    async with open_browser(need("chromium"), tmp_path) as browser:
+        page = await browser.page()
+        await page.open((tmp_path / "empty.html").as_uri())
+        theirs = await page.evaluate(FOUND % json.dumps(documents))
+        spelled = await page.evaluate(f"({json.dumps(ours)}).map(some => some.map(one => new URL(one).href))")
+    different = [
+        (document, left, right)
+        for document, left, right in zip(documents, theirs, spelled, strict=True)
+        if set(left) != set(right)
+    ]
+    assert different == []
+    assert sum(map(bool, ours)) > 200
 
 
 async def test_a_browser_fetches_the_pixel_and_follows_the_link(

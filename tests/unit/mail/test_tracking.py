@@ -105,6 +105,8 @@ def test_a_link_in_html_leads_over_us(html: str, expected: str) -> None:
         "<a href='http://us\N{LATIN SMALL LETTER U WITH DIAERESIS}.test/'>",
         "<a href='http://left.test/x'><a href='https://LEFT.test:444/'>",
         "<a href='http://x.test/",
+        "<a href=\"<a href='http://x.test/'>",
+        "<p title='<a href=http://x.test/>",
         "<a href='http://x.test/' ",
         "<?php <a href='http://x.test/' ?",
         "<a href='http://" + "x" * 9000 + ".test/'>",
@@ -120,6 +122,8 @@ def test_what_is_no_link_of_the_reader_stays(html: str) -> None:
     [
         ("http://x.test/?a=1&amp;b=2", "http://x.test/?a=1&b=2"),
         ("http://x.test/?a=1&b=2", "http://x.test/?a=1&b=2"),
+        ("http://x.test/?a=1&section=2&copy=3&reg", "http://x.test/?a=1&section=2&copy=3%C2%AE"),
+        ("http://x.test/?a&#38;b&#x26;c&nosuch;d&ampersand=1", "http://x.test/?a&b&c&nosuch;d&ampersand=1"),
         ("HTTP://X.test/P", "http://X.test/P"),
         (" http://x.test/a b\n", "http://x.test/a%20b"),
         ("http://x.test/a\r\nSet-Cookie: x", "http://x.test/aSet-Cookie:%20x"),
