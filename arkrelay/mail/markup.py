@@ -53,7 +53,7 @@ class Markup(NamedTuple):
     pixel: int
 
 
-def read_html(data: bytes, charset: str, expired: Callable[[], bool], *, links: bool = True) -> Markup | None:
+def read_html(data: bytes, charset: str, expired: Callable[[], bool]) -> Markup | None:
     """Return the links of ``a`` and ``area`` and of Outlook's shapes, or None when ``expired`` says so.
 
     The pixel goes before the last ``</body>``, or at the end.
@@ -66,7 +66,7 @@ def read_html(data: bytes, charset: str, expired: Callable[[], bool], *, links: 
         name = tag[1].lower()
         if name == b"/body":
             pixel = tag.start()
-        elif links and (name in {b"a", b"area"} or name.startswith(b"v:")):
+        elif name in {b"a", b"area"} or name.startswith(b"v:"):
             link = _href(data, tag, charset)
             if link is not None:
                 found.append(link)

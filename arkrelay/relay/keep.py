@@ -59,7 +59,9 @@ def _ready(insertion: Insertion, suppressed: Mapping[str, ByStream]) -> Insertio
     if suppressed:
         recipients = [_suppress(one, suppressed) for one in recipients]
     events = [*insertion.events, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
-    return replace(insertion, recipients=recipients, events=events)
+    return Insertion(
+        insertion.message, recipients, insertion.content, events, leased=insertion.leased, links=insertion.links
+    )
 
 
 def _suppress(recipient: Recipient, found: Mapping[str, ByStream]) -> Recipient:
