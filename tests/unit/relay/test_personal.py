@@ -86,3 +86,10 @@ async def test_a_bug_of_ours_costs_the_links_and_not_the_mail() -> None:
         assert await made().copies(plan(), CONTENT, [(2**63, "A" * 16)]) is None
     assert logs[0]["event"] == "message_not_personal"
     assert logs[0]["log_level"] == "error"
+
+
+async def test_a_message_that_takes_too_long_goes_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(personal, "TIME_S", -1.0)
+    with capture_logs() as logs:
+        assert await made().copies(plan(), CONTENT, [(1, "A" * 16)]) is None
+    assert logs[0]["event"] == "message_not_personal"
