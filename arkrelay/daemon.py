@@ -32,10 +32,13 @@ from arkrelay.base.tasks import Tasks
 from arkrelay.config.errors import ConfigErrors
 from arkrelay.config.hookkeys import HookKeys
 from arkrelay.config.live import Changes, Live
+from arkrelay.mail.tracking import LinkTokens
+from arkrelay.mail.unsubscribe import UnsubscribeTokens
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.dns import MxHost
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Status
+from arkrelay.model.settings import Tls
 from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
@@ -52,13 +55,17 @@ from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.operate import Operator
 from arkrelay.relay.peertls import PeerTls
+from arkrelay.relay.personal import Personal
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
+from arkrelay.relay.simulator import Simulator
 from arkrelay.relay.sources import Sources
 from arkrelay.relay.submit import Submitter
 from arkrelay.relay.tlsreports import TlsReports
+from arkrelay.relay.track import Tracker
+from arkrelay.relay.unsubscribe import Unsubscriber
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.relay.ways import Ways
 from arkrelay.smtpd.listener import Doors
@@ -67,6 +74,8 @@ from arkrelay.store.database import Store
 from arkrelay.store.journal import Journal
 from arkrelay.store.place import boot_id
 from arkrelay.store.usage import totals
+from arkrelay.web.client import Clients
+from arkrelay.web.site import Site
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
 from arkrelay.wire.https import Poster
@@ -163,17 +172,6 @@ class Daemon:
             own,
             self.sources,
         )
-        self.inbound = Inbound(
-            self.store,
-            live,
-            Mailboxes(live, return_paths),
-            rules,
-            self.metrics,
-            bursts,
-            notices,
-            lambda host: self.courier.providers.site_of([MxHost(0, host)]),
-            self.queue.note_due,
-        )
         poster = Poster(self.resolver, own)
         self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir), self.metrics)
         self.hook_queue = HookQueue(self.store, live, self.hooks)
@@ -182,6 +180,8 @@ class Daemon:
         self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
         self.leaks = LeakGuard(self.store, live)
         self.settler.on_settled = self.leaks.settled
+        link_tokens = LinkTokens(live.snapshot.link_secret())
+        unsubscribe_tokens = UnsubscribeTokens(live.snapshot.unsubscribe_secret())
         self.submitter = Submitter(
             self.store,
             live,
@@ -193,11 +193,36 @@ class Daemon:
             self.metrics,
             self.leaks,
             return_paths,
+            Personal(live, self.domains.tracks, link_tokens, unsubscribe_tokens),
+        )
+        self.tracker = Tracker(self.store, live, link_tokens, self.metrics)
+        self.unsubscriber = Unsubscriber(self.store, live, unsubscribe_tokens)
+        self.inbound = Inbound(
+            self.store,
+            live,
+            Mailboxes(live, return_paths, unsubscribe_tokens),
+            rules,
+            self.metrics,
+            bursts,
+            notices,
+            self.unsubscriber,
+            lambda host: self.courier.providers.site_of([MxHost(0, host)]),
+            self.queue.note_due,
+        )
+        self.simulator = Simulator(
+            live,
+            self.settler,
+            self.tracker,
+            self.unsubscriber,
+            link_tokens,
+            unsubscribe_tokens,
+            return_paths,
+            self.inbound,
         )
         self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
         certificate = None
         if settings.tls is not None:
-            certificate = ServerCertificate(settings.tls.certificate, settings.tls.private_key)
+            certificate = ServerCertificate(*_pairs(settings.tls))
         self.certificate = certificate
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
@@ -228,7 +253,8 @@ class Daemon:
             editing=asyncio.Lock(),
             composing=asyncio.Lock(),
         )
-        self.http = HttpDoors(parts, certificate)
+        site = Site(self.tracker, self.unsubscriber, Clients(live))
+        self.http = HttpDoors(parts, certificate, public=site.answer)
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
         self._stop = asyncio.Event()
         self._interrupts = 0
@@ -295,10 +321,12 @@ class Daemon:
         began = time.monotonic()
         await self.doors.drain(DRAIN_S)
         self.submitter.stopping = True
+        await self.simulator.stop()
         await self.queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.settler.drained(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.hook_queue.stop(max(1.0, DRAIN_S - (time.monotonic() - began)))
         await self.http.stop()
+        self.tracker.flush()
         await self.requests.stop()
         await self.tasks.cancel()
         await self.peer_tls.close()
@@ -309,7 +337,9 @@ class Daemon:
         log.info("stopped", seconds=round(time.monotonic() - began, 3))
 
     def _connection(self, queue: Queue, lane: Lane) -> Connection:
-        return Connection(queue, lane, self.live, self.courier, self.settler, self.journal, self.capture, self.ways)
+        return Connection(
+            queue, lane, self.live, self.courier, self.settler, self.journal, self.capture, self.ways, self.simulator
+        )
 
     # -- what others ask ---------------------------------------------------------------------------------------
 
@@ -344,6 +374,9 @@ class Daemon:
         self.domains.changed()
         self.sources.changed()
         await self.hook_queue.changed()
+        tls = self.live.snapshot.settings.tls
+        if self.certificate is not None and tls is not None:
+            self.certificate.use(*_pairs(tls))
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------
@@ -447,3 +480,8 @@ class Daemon:
         )
         show("arkrelay_disk_free_bytes", "Free on the state disk.", (), lambda: {(): float(self.upkeep.free_bytes())})
         show("arkrelay_up", "Accepts and delivers: 1.", (), lambda: {(): float(not self.unready())})
+
+
+def _pairs(tls: Tls) -> tuple[Path, Path, list[tuple[Path, Path]]]:
+    """Return the files of the first certificate, and those of the others."""
+    return tls.certificate, tls.private_key, [(one.certificate, one.private_key) for one in tls.extra]

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from arkrelay.api.connection import Connection, Connections, Deadlines, Handler
 from arkrelay.api.parts import Parts
+from arkrelay.api.public import Public
 from arkrelay.api.routes import make_app, new_guesses
 from arkrelay.base.sockets import bind, bind_unix, spell
 from arkrelay.base.tasks import Tasks
@@ -34,9 +35,14 @@ class HttpDoors:
     """Every ``http`` listener, and the control socket."""
 
     def __init__(
-        self, parts: Parts, certificate: ServerCertificate | None, deadlines: Deadlines | None = None
+        self,
+        parts: Parts,
+        certificate: ServerCertificate | None,
+        deadlines: Deadlines | None = None,
+        public: Public | None = None,
     ) -> None:
         self._parts = parts
+        self._answer_world = public
         self._certificate = certificate
         self._guesses = new_guesses()
         self._runners: list[web.AppRunner] = []
@@ -123,7 +129,7 @@ class HttpDoors:
         self, serve: frozenset[str], *, control_socket: bool = False
     ) -> Callable[[], web.RequestHandler]:
         """Return what makes aiohttp's side of one connection."""
-        app = make_app(self._parts, serve, self._guesses, control_socket=control_socket)
+        app = make_app(self._parts, serve, self._guesses, control_socket=control_socket, public=self._answer_world)
         runner = web.AppRunner(app, shutdown_timeout=STOP_S, handle_signals=False)
         await runner.setup()
         self._runners.append(runner)

@@ -14,12 +14,12 @@ import time
 import structlog
 from aiohttp import web
 
-from arkrelay.api.connection import connection_of, network_of
+from arkrelay.api.connection import connection_of
 from arkrelay.api.errors import Handler
 from arkrelay.api.parts import CALLER, CONTROL, GUESSES, RATE, Caller, parts_of
 from arkrelay.api.refusal import ApiError
 from arkrelay.config.snapshot import Snapshot
-from arkrelay.policy.limits import is_trusted
+from arkrelay.policy.limits import is_trusted, network_of
 
 log = structlog.get_logger()
 

@@ -14,12 +14,13 @@ from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import EmailSummary, Iso, iso, summary
 from arkrelay.model.attempt import REST_CLASS, TlsInfo
 from arkrelay.model.errors import NotFound
+from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.transcript import Who
 from arkrelay.relay.operate import Verb
 from arkrelay.relay.why import about, next_attempt_at, with_reports
-from arkrelay.store import bodies, history
+from arkrelay.store import bodies, engagement, history
 from arkrelay.store import queue as rows
 from arkrelay.store.find import Filters
 
@@ -113,8 +114,9 @@ class Delivery(Answer):
 
 
 class Seen(Answer):
-    """One opening of an email."""
+    """One opening of an email; ``visitor`` tells people from the proxies of mail services and from scanners."""
 
+    visitor: Literal["person", "proxy", "scanner"]
     ip_address: str | None
     user_agent: str | None
     timestamp: float | None
@@ -128,8 +130,10 @@ class Clicked(Seen):
 
 
 class Activity(Answer):
-    """What the recipient was seen to do."""
+    """What the recipient was seen to do: the first of it, and how often in all."""
 
+    open_count: int
+    click_count: int
     opens: list[Seen]
     clicks: list[Clicked]
 
@@ -227,7 +231,7 @@ async def retrieve(ask: Ask[Expansion, Nothing]) -> EmailDetail:
     if "deliveries" in wanted:
         expanded["deliveries"] = await _deliveries(ask, recipient)
     if "activity" in wanted:
-        expanded["activity"] = Activity(opens=[], clicks=[])
+        expanded["activity"] = await ask.parts.store.read(lambda db: _activity(db, recipient))
     if wanted & OF_CONTENT:
         ask.heavy = True
         async with ask.parts.composing:  # one at a time: many threads would leave the event loop little of the core
@@ -343,6 +347,38 @@ async def find_email(ask: Ask[Any, Nothing]) -> Recipient:
 async def _deliveries(ask: Ask[Any, Nothing], recipient: Recipient) -> list[Delivery]:
     found = await ask.parts.store.read(lambda db: history.list_attempts(db, recipient.id))
     return [delivery(one) for one in found]
+
+
+def _activity(db: sqlite3.Connection, recipient: Recipient) -> Activity:
+    opens, clicks = engagement.counts(db, recipient.id)
+    events = [
+        one.event
+        for one in history.list_events(
+            db,
+            limit=2 * engagement.EVENTS_KEPT,
+            message_id=recipient.message.id,
+            recipient_id=recipient.id,
+            kinds=(EventKind.LOADED, EventKind.CLICKED),
+        )
+    ]
+    return Activity(
+        open_count=opens,
+        click_count=clicks,
+        opens=[Seen(**_seen(event)) for event in events if event.kind is EventKind.LOADED],
+        clicks=[
+            Clicked(url=event.data.get("url"), **_seen(event)) for event in events if event.kind is EventKind.CLICKED
+        ],
+    )
+
+
+def _seen(event: Event) -> dict[str, Any]:
+    return {
+        "visitor": event.data.get("visitor", "person"),
+        "ip_address": event.data.get("ip_address"),
+        "user_agent": event.data.get("user_agent"),
+        "timestamp": event.at,
+        "timestamp_iso": iso(event.at),
+    }
 
 
 def _content(db: sqlite3.Connection, recipient: Recipient) -> bytes | None:

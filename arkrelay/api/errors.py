@@ -125,6 +125,8 @@ def _broken_files(errors: ConfigErrors) -> ApiError:
 
 def _refused(error: Refused) -> ApiError:
     """Policy's refusal: 4xx replies are about the moment, 5xx about the request."""
+    if error.rest:
+        return ApiError(422, error.rest, error.text, field=error.field)
     if error.enhanced == "4.3.1":
         return ApiError(507, "insufficient_storage", error.text)
     if error.code == 421:

@@ -19,6 +19,7 @@ from arkrelay.mail.header import HeaderError, has_control
 from arkrelay.mail.plaintext import text_of
 from arkrelay.model.address import Address, AddressError, parse_mailbox
 from arkrelay.model.message import RecipientRequest
+from arkrelay.policy.engage import STREAM_CHARS
 
 RECIPIENTS: Final = 50  # of each of to, cc and bcc; Ark contract §15, as are the next
 CONTENT_CHARS: Final = 5_242_880
@@ -98,6 +99,19 @@ class SendBody(Email, kw_only=True):
         Meta(description="When it is given up if it has not left: ISO 8601 or Unix seconds."),
     ] = None
     priority: Priority | None = None
+    track_opens: Annotated[bool | None, Meta(description="Instead of what the track domain says.")] = None
+    track_clicks: Annotated[bool | None, Meta(description="Likewise.")] = None
+    unsubscribe: (
+        Annotated[
+            str,
+            Meta(
+                max_length=STREAM_CHARS,
+                pattern=ONE_LINE,
+                description="What its recipients may leave by one click: the name of a stream of your mail.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from arkrelay.api.description import Description
 from arkrelay.api.errors import answer_errors, finish_headers
 from arkrelay.api.operation import Operation, Scope
 from arkrelay.api.parts import CONTROL, GUESSES, PARTS, Parts
+from arkrelay.api.public import Public, ask_first
 from arkrelay.api.record import recorder
 from arkrelay.api.sending import body_limit
 from arkrelay.policy.limits import SlidingWindow
@@ -207,11 +208,16 @@ def make_app(
     guesses: SlidingWindow,
     *,
     control_socket: bool = False,
+    public: Public | None = None,
 ) -> web.Application:
-    """Return the application for listeners that serve ``serve`` (of api, dashboard, metrics, public)."""
+    """Return the application for listeners that serve ``serve`` (of api, dashboard, metrics, public).
+
+    ``public`` is asked first, where that is served: some host names are the world's alone.
+    """
     endpoints: dict[object, str] = {}  # the names of operations, by their handlers
     record = recorder(parts.requests.note, endpoints)
-    app = web.Application(middlewares=[watch_connection, record, answer_errors, authenticate])
+    world = [ask_first(public)] if public is not None and "public" in serve else []
+    app = web.Application(middlewares=[watch_connection, record, answer_errors, *world, authenticate])
     app.on_response_prepare.append(finish_headers)
     app[PARTS], app[GUESSES], app[CONTROL] = parts, guesses, control_socket
     table = [*HEALTH, *(METRICS if "metrics" in serve else ()), *(PUBLIC if "public" in serve else ())]

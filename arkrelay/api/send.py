@@ -63,6 +63,7 @@ class BatchResult(Answer):
     failed: int
     tenant_id: str
     messages: dict[str, BatchEntry]
+    sandbox: bool | UnsetType = UNSET
 
 
 async def send(ask: Ask[Nothing, SendBody]) -> SendResult:
@@ -84,6 +85,9 @@ async def send(ask: Ask[Nothing, SendBody]) -> SendResult:
         tag=email.tag,
         metadata=email.metadata,
         priority=body.priority,
+        track_opens=body.track_opens,
+        track_clicks=body.track_clicks,
+        unsubscribe=body.unsubscribe,
     )
     return await submit(ask, message, [body.to] if isinstance(body.to, str) else body.to)
 
@@ -178,7 +182,12 @@ def _result(tenant_id: str, batch: Sequence[_One], outcomes: Sequence[Outcome]) 
             key = str(address) if written_as.endswith(">") else written_as
             messages[key] = BatchEntry(id=tokens[address])
     return BatchResult(
-        total=len(batch), accepted=accepted, failed=len(batch) - accepted, tenant_id=tenant_id, messages=messages
+        total=len(batch),
+        accepted=accepted,
+        failed=len(batch) - accepted,
+        tenant_id=tenant_id,
+        messages=messages,
+        sandbox=True if any(not isinstance(one, Refused) and one.sandbox for one in outcomes) else UNSET,
     )
 
 

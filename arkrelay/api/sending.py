@@ -10,7 +10,7 @@ from aiohttp import web
 
 from arkrelay.api.ask import Ask
 from arkrelay.api.auth import require_sender
-from arkrelay.api.model import Answer, Meta
+from arkrelay.api.model import UNSET, Answer, Meta, UnsetType
 from arkrelay.api.parts import parts_of
 from arkrelay.api.refusal import ApiError
 from arkrelay.model.address import Address
@@ -31,6 +31,7 @@ class SendResult(Answer):
     status: Literal["pending", "sent"]
     to: list[str]
     message_id: str | None
+    sandbox: Annotated[bool, Meta(description="It is from the sandbox.")] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ async def submit(ask: Ask[Any, Any], message: Submission, to: list[str]) -> Send
             status="pending",
             to=to,
             message_id=accepted.message_id_header or None,
+            sandbox=True if accepted.sandbox else UNSET,
         )
 
     def made(outcomes: Any) -> SendResult:

@@ -49,6 +49,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.tracked = Counter(
+            "arkrelay_tracked_total",
+            "Pixels fetched (open) and links followed (click), by whom; lost: not recorded, there were too many.",
+            ["what", "visitor"],
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "arkrelay_commit_seconds",
             "Time from handing a message to the store to its commit.",

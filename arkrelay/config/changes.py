@@ -8,7 +8,7 @@ from arkrelay.config.schema import key_of, settings_of
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.config.values import render_duration, render_size
 from arkrelay.model.errors import ConfigError
-from arkrelay.model.settings import Kind, Listen, Route
+from arkrelay.model.settings import Kind, Listen, Route, Tls, TlsExtra
 from arkrelay.model.tenant import Domain, Platform, Tenant
 
 # and every listener: its socket is open
@@ -79,7 +79,8 @@ def compare(old: Snapshot, new: Snapshot) -> Changes:
 
 def _certificate(snapshot: Snapshot) -> object:
     tls = snapshot.settings.tls
-    return tls and [(path, snapshot.watched.get(path)) for path in (tls.certificate, tls.private_key)]
+    pairs: list[Tls | TlsExtra] = [] if tls is None else [tls, *tls.extra]
+    return [(path, snapshot.watched.get(path)) for pair in pairs for path in (pair.certificate, pair.private_key)]
 
 
 def _listeners(old: Sequence[Listen], new: Sequence[Listen]) -> Iterator[Change]:

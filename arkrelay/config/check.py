@@ -12,7 +12,7 @@ from arkrelay.config.dates import parse_date
 from arkrelay.config.schema import Reader
 from arkrelay.config.values import describe
 from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
-from arkrelay.model.settings import Listen, Route, Settings, TlsRule
+from arkrelay.model.settings import Listen, Route, Sandbox, Settings, TlsRule
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
 from arkrelay.policy.metadata import faults
 from arkrelay.policy.route import POOL_NAME
@@ -85,6 +85,7 @@ def check_settings(part: Part[Settings], tenant_ids: Collection[str]) -> None:
     _check_smarthosts(reader, settings.route)
     for rule in settings.tls_policy:
         _check_rule_domain(reader, rule)
+    _check_sandbox(reader, settings.sandbox)
 
 
 def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[str]) -> None:
@@ -103,6 +104,27 @@ def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[
         seen.append((endpoint, listen))
         if settings.tls is None and _needs_certificate(listen, endpoint):
             reader.report(reader.at(listen, "tls"), "needs a certificate, and there is no [tls]")
+
+
+def _check_sandbox(reader: Reader, sandbox: Sandbox) -> None:
+    for index, member in enumerate(sandbox.members):
+        try:
+            parse_mailbox(member, utf8=True)
+        except AddressError as exc:
+            reader.report(f"sandbox.members[{index}]", str(exc))
+    if sandbox.domain and sandbox.domain == sandbox.simulator:
+        reader.report("sandbox.simulator", "is the domain that mail of the sandbox comes from: take another")
+
+
+def unsubscribe_warnings(settings: Settings, tenants: Iterable[Part[Tenant]]) -> list[str]:
+    """Return a sentence for each tenant whose mail lacks the unsubscription that its file asks for."""
+    if settings.public.url.startswith("https://"):
+        return []
+    return [
+        f'{part.reader.file}: unsubscribe needs [public] url = "https://…" in arkrelay.toml: none is offered'
+        for part in tenants
+        if part.value.unsubscribe.enabled or part.value.unsubscribe.tags
+    ]
 
 
 def _check_addresses(reader: Reader, settings: Settings) -> None:

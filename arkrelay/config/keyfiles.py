@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from arkrelay.config.files import mode_of, world_readable
 from arkrelay.config.snapshot import KeySlot, LoadedKey, Stamp
 from arkrelay.mail.dkim import Signer, load_key
-from arkrelay.model.settings import Tls
+from arkrelay.model.settings import Tls, TlsExtra
 from arkrelay.model.tenant import DkimKey, Tenant
 
 MIN_RSA_BITS = 1024  # RFC 8301 §3.2: verifiers must not accept less
@@ -87,7 +87,7 @@ class KeyRing:
             self.signers[tenant.id, domain.name] = tuple(active)
 
 
-def check_certificate(tls: Tls, now: dt.datetime) -> list[str]:
+def check_certificate(tls: Tls | TlsExtra, now: dt.datetime) -> list[str]:
     """Return warnings about the certificate; raise KeyFileError when no TLS server can start with it."""
     certificate = _read(tls.certificate)
     _read(tls.private_key)

@@ -21,6 +21,7 @@ from arkrelay.config.check import (
     listeners,
     routes,
     tls_rules,
+    unsubscribe_warnings,
 )
 from arkrelay.config.dates import platform_with_dates, with_dates
 from arkrelay.config.errors import ConfigErrors
@@ -31,7 +32,7 @@ from arkrelay.config.schema import Reader
 from arkrelay.config.secrets import TEST_PREFIX, HostKey, SecretError, is_plain, load_host_key, resolve
 from arkrelay.config.snapshot import Index, Snapshot, Stamp
 from arkrelay.model.errors import ConfigError
-from arkrelay.model.settings import Settings
+from arkrelay.model.settings import Settings, Tls, TlsExtra
 from arkrelay.model.tenant import Credential, DkimKey, Platform, Tenant
 
 __all__ = ["ConfigErrors", "Snapshot", "load", "load_settings", "parse_toml", "read_platform", "read_tenant"]
@@ -136,6 +137,7 @@ class _Loading:
             self._check_credentials(part)
             self.ring.load(part.value, _reporter(part.reader))
         self._check_certificate(main)
+        self.warnings += unsubscribe_warnings(settings, tenants.values())
 
         parts: list[Part[Any]] = [main, platform, *tenants.values()]
         problems = [problem for part in parts for problem in part.reader.problems]
@@ -270,12 +272,15 @@ class _Loading:
         tls = main.value.tls
         if tls is None:
             return
-        self.watched[tls.certificate], self.watched[tls.private_key] = stamp(tls.certificate), stamp(tls.private_key)
-        try:
-            self.warnings += check_certificate(tls, dt.datetime.now(dt.UTC))
-        except KeyFileError as exc:
-            key = "tls.private_key" if str(exc).startswith(str(tls.private_key)) else "tls.certificate"
-            main.reader.report(key, str(exc))
+        pairs: list[Tls | TlsExtra] = [tls, *tls.extra]
+        for pair in pairs:
+            for file in (pair.certificate, pair.private_key):
+                self.watched[file] = stamp(file)
+            try:
+                self.warnings += check_certificate(pair, dt.datetime.now(dt.UTC))
+            except KeyFileError as exc:
+                key = "private_key" if str(exc).startswith(str(pair.private_key)) else "certificate"
+                main.reader.report(main.reader.at(pair, key), str(exc))
 
     def _snapshot(self, settings: Settings, platform: Platform, tenants: dict[str, Tenant]) -> Snapshot:
         settings = dataclasses.replace(settings, route=routes(settings), tls_policy=tls_rules(settings))

@@ -105,6 +105,14 @@ class Snapshot:
         """Return what return paths are signed with: derived from the host key, which is made when there is none."""
         return (self.host_key or create_host_key(self.settings.state_dir)).derive("return path v1")
 
+    def link_secret(self) -> bytes:
+        """Return what the tokens of links are signed with, likewise."""
+        return (self.host_key or create_host_key(self.settings.state_dir)).derive("links v1")
+
+    def unsubscribe_secret(self) -> bytes:
+        """Return what the tokens of unsubscription are signed with, likewise."""
+        return (self.host_key or create_host_key(self.settings.state_dir)).derive("unsubscribe v1")
+
     def request_log_key(self) -> bytes:
         """Return what bodies in the request log are encrypted with, from the host key as well."""
         return (self.host_key or create_host_key(self.settings.state_dir)).derive("request log v1")

@@ -2,7 +2,8 @@
 
 ``header`` finds the fields, ``author`` says who wrote the message, ``intake`` makes a submission ready, ``trace``
 renders our Received field, ``dkim`` signs and ``dkim_verify`` checks, both over the forms of ``canonical``,
-``sevenbit`` re-encodes for an old peer, ``verp`` makes the return paths by which bounces find their recipient,
+``sevenbit`` re-encodes for an old peer, ``tracking`` replaces links in the parts that ``leaves`` and ``markup`` find,
+``unsubscribe`` renders the way out of a list, ``verp`` makes the return paths by which bounces find their recipient,
 ``feedback`` says where complaints go.
 
 What comes back is read by ``report``, over the parts that ``mime`` finds: ``deliverystatus`` (RFC 3464), ``arf``

@@ -7,8 +7,8 @@ looked into.
 Removed are:
 
 - Bcc, Resent-Bcc and Return-Path (RFC 5321 §7.2, §4.4);
-- every ``X-Ark-*`` and ``X-PM-*`` field, and those that the settings name for tags and metadata, so that
-  metadata stays invisible to recipients (Ark contract §14.1);
+- every ``X-Ark-*`` and ``X-PM-*`` field, ``X-AMP`` (Ark contract §12), and those that the settings name for tags and
+  metadata, so that metadata stays invisible to recipients (Ark contract §14.1);
 - DKIM-Signature fields of the tenant's own domains, for our signature takes their place;
 - Sender, unless it names a domain of the tenant; all Resent fields together, when Resent-From or Resent-Sender
   does not: a resent block without its author says nothing;
@@ -85,7 +85,9 @@ class Intake:
     received_count: int = 0  # Received fields, for the loop check of RFC 5321 §6.3
     track_opens: bool | None = None  # None: the message does not say
     track_links: str | None = None  # None, or "None", "HtmlAndText", "HtmlOnly", "TextOnly"
+    untracked: bool = False  # "X-AMP: skip": no opens, no clicks (Ark contract §12)
     unsubscribe: str | None = None  # the stream of one-click unsubscribe
+    unsubscribes: bool = False  # it has a List-Unsubscribe of its own
     expires: str | None = None  # as written
     priority: str | None = None  # as written
     any_tls: bool = False  # "TLS-Required: No" (RFC 8689 §5)
@@ -241,6 +243,16 @@ def _read_track_links(item: Field, _options: IntakeOptions, intake: Intake) -> b
     return True
 
 
+def _read_amp(item: Field, _options: IntakeOptions, intake: Intake) -> bool:
+    intake.untracked = intake.untracked or value(item).strip().lower() == b"skip"
+    return True
+
+
+def _note_unsubscribe(_item: Field, _options: IntakeOptions, intake: Intake) -> bool:
+    intake.unsubscribes = True
+    return False
+
+
 def _read_unsubscribe(item: Field, _options: IntakeOptions, intake: Intake) -> bool:
     intake.unsubscribe = _short(item, OPTION_LIMIT)
     return True
@@ -306,6 +318,9 @@ _BY_NAME: dict[bytes, _Reader] = {
     b"x-pm-trackopens": _read_track_opens,
     b"x-ark-tracklinks": _read_track_links,
     b"x-pm-tracklinks": _read_track_links,
+    b"x-amp": _read_amp,
+    b"list-unsubscribe": _note_unsubscribe,
+    b"list-unsubscribe-post": _note_unsubscribe,
     b"x-ark-unsubscribe": _read_unsubscribe,
     b"x-ark-expires": _read_expires,
     b"x-ark-priority": _read_priority,

@@ -13,18 +13,13 @@ import re
 from typing import NamedTuple
 
 from arkrelay.mail.header import CRLF, split
+from arkrelay.mail.mediatype import CONTENT_TYPE, ENCODING, content_type, encoding_of, replace_field, set_encoding
 from arkrelay.mail.transfer import to_base64, to_quoted_printable
 
 DEPTH_LIMIT = 100
 PART_LIMIT = 1000
 
-_CONTENT_TYPE = re.compile(rb"^content-type[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)", re.IGNORECASE | re.MULTILINE)
-_ENCODING = re.compile(
-    rb"^content-transfer-encoding[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)", re.IGNORECASE | re.MULTILINE
-)
 _MIME_VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_TYPE = re.compile(rb"[ \t]*([!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+)", re.IGNORECASE)
-_PARAMETER = re.compile(rb"[ \t]*;[ \t]*([^\s=;\"]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]*))")
 _EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _MESSAGES = frozenset({b"message/rfc822", b"message/news"})  # hold a message; may not be encoded (RFC 2046 §5.2.1)
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
@@ -77,19 +72,19 @@ def _open(content: bytes, entity: _Entity, parts_left: int) -> "list[_Entity | _
     header, body = split(data)
     if body.isascii():
         return [_Piece(data)]
-    kind, parameters = _content_type(header, entity.default_type)
+    kind, parameters = content_type(header, entity.default_type)
     body_start = entity.end - len(body)
     if kind in _MESSAGES or kind.startswith(b"multipart/"):
         inside: list[_Entity | _Piece] = []
-        if entity.depth < DEPTH_LIMIT and _encoding(header) in _IDENTITY:
+        if entity.depth < DEPTH_LIMIT and encoding_of(header) in _IDENTITY:
             if kind in _MESSAGES:
                 inside = [_Entity(body_start, entity.end, entity.depth + 1, b"text/plain", whole=True)]
             else:
                 inside = _open_multipart(content, body_start, entity, kind, parameters.get(b"boundary", b""))
         if inside and _count_entities(inside) <= parts_left:
-            return [_Piece(_replace(header, _ENCODING, b"") + CRLF), *inside]
-        header = _replace(header, _CONTENT_TYPE, b"Content-Type: application/octet-stream\r\n")
-        return [_Piece(_set_encoding(header, b"base64") + CRLF + to_base64(body))]
+            return [_Piece(replace_field(header, ENCODING, b"") + CRLF), *inside]
+        header = replace_field(header, CONTENT_TYPE, b"Content-Type: application/octet-stream\r\n")
+        return [_Piece(set_encoding(header, b"base64") + CRLF + to_base64(body))]
     return [_Piece(_encode_leaf(header, body, kind, whole=entity.whole))]
 
 
@@ -131,7 +126,7 @@ def _open_multipart(
 
 
 def _encode_leaf(header: bytes, body: bytes, kind: bytes, *, whole: bool) -> bytes:
-    encoding = _encoding(header)
+    encoding = encoding_of(header)
     if encoding == b"base64":  # broken already: decoders skip what is not of the alphabet (RFC 2045 §6.8)
         return header + CRLF + _EIGHT_BIT.sub(b"", body)
     if encoding == b"quoted-printable":
@@ -139,15 +134,15 @@ def _encode_leaf(header: bytes, body: bytes, kind: bytes, *, whole: bool) -> byt
     if whole:
         header = _make_mime(header, body)
     if kind.startswith((b"text/", b"message/")) and b"\0" not in body:
-        return _set_encoding(header, b"quoted-printable") + CRLF + to_quoted_printable(body)
-    return _set_encoding(header, b"base64") + CRLF + to_base64(body)
+        return set_encoding(header, b"quoted-printable") + CRLF + to_quoted_printable(body)
+    return set_encoding(header, b"base64") + CRLF + to_base64(body)
 
 
 def _make_mime(header: bytes, body: bytes) -> bytes:
     """Return the header with MIME-Version and Content-Type, without which an encoding means nothing."""
     if not _MIME_VERSION.search(header):
         header += b"MIME-Version: 1.0\r\n"
-    if not _CONTENT_TYPE.search(header):
+    if not CONTENT_TYPE.search(header):
         try:
             body.decode()
             charset = b"utf-8"
@@ -155,41 +150,6 @@ def _make_mime(header: bytes, body: bytes) -> bytes:
             charset = b"unknown-8bit"
         header += b"Content-Type: text/plain; charset=" + charset + CRLF
     return header
-
-
-def _content_type(header: bytes, default: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Return the lower-case media type and its parameters; the first of each name counts."""
-    field = _CONTENT_TYPE.search(header)
-    if field is None:
-        return default, {}
-    text = field[1].replace(CRLF, b"")
-    match = _TYPE.match(text)
-    if match is None:
-        return b"text/plain", {}  # RFC 2045 §5.2: what cannot be read is plain text
-    parameters: dict[bytes, bytes] = {}
-    position = match.end()
-    while found := _PARAMETER.match(text, position):
-        position = found.end()
-        quoted = re.sub(rb"\\(.)", rb"\1", found[2]) if found[2] is not None else found[3]
-        parameters.setdefault(found[1].lower(), quoted)
-    return match[1].lower(), parameters
-
-
-def _encoding(header: bytes) -> bytes:
-    field = _ENCODING.search(header)
-    return field[1].partition(b"(")[0].strip().lower() if field else b""
-
-
-def _set_encoding(header: bytes, encoding: bytes) -> bytes:
-    return _replace(header, _ENCODING, b"Content-Transfer-Encoding: " + encoding + CRLF)
-
-
-def _replace(header: bytes, pattern: re.Pattern[bytes], field: bytes) -> bytes:
-    """Return the header with the first such field replaced and the others gone, or with it at the end."""
-    first = pattern.search(header)
-    if first is None:
-        return header + field
-    return header[: first.start()] + field + pattern.sub(b"", header[first.end() :])
 
 
 def _without_eight_bit(text: bytes) -> bytes:

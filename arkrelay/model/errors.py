@@ -19,11 +19,11 @@ class Refused(ArkrelayError):
     """Policy says no to the submitter; nothing was kept.
 
     ``code`` and ``enhanced`` are the SMTP reply (RFC 5321 §4.2, RFC 3463), ``text`` says what to do about it,
-    and ``field`` names the REST field where there is one.
+    and ``field`` names the REST field where there is one; ``rest`` is REST's code, where the reply does not say it.
     """
 
-    def __init__(self, code: int, enhanced: str, text: str, field: str | None = None) -> None:
-        self.code, self.enhanced, self.text, self.field = code, enhanced, text, field
+    def __init__(self, code: int, enhanced: str, text: str, field: str | None = None, *, rest: str = "") -> None:
+        self.code, self.enhanced, self.text, self.field, self.rest = code, enhanced, text, field, rest
         super().__init__(f"{code} {enhanced} {text}")
 
 

@@ -23,6 +23,7 @@ class EventKind(StrEnum):
     RELEASED = "MessageReleased"  # put back into the queue by somebody
     UNCERTAIN = "MessageUncertain"  # a crash or a lost reply past the final dot: it may arrive twice
     DOMAIN_VERIFIED = "DomainVerified"
+    UNSUBSCRIBED = "RecipientUnsubscribed"  # by one click, the page or mail
     SUPPRESSED = "SuppressionAdded"
     UNSUPPRESSED = "SuppressionRemoved"
     COMPLAINED = "MessageComplained"  # the recipient calls it spam; the contract has no webhook for it

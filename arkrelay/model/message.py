@@ -80,6 +80,9 @@ class Submission:
     priority: str | None = None  # one of PRIORITIES, or None: its header or its credential says
     tag: str | None = None  # from REST; None: what the header says
     metadata: Mapping[str, str] | None = None  # likewise
+    track_opens: bool | None = None  # likewise
+    track_clicks: bool | None = None  # likewise
+    unsubscribe: str | None = None  # likewise: the stream of one-click unsubscribe
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Message:
     test: bool = False
     tell_at: float | None = None
     bulk: bool = False  # goes behind what people wait for
+    stream: str | None = None  # what its recipients may unsubscribe from; empty: from all mail of the tenant
 
     @property
     def counts(self) -> bool:
@@ -144,6 +148,7 @@ class Accepted:
     tokens: tuple[str, ...]
     held: HoldReason | None = None
     message_id_header: str = ""  # with angle brackets
+    sandbox: bool = False  # from the sandbox domain (Ark contract §16)
 
 
 @dataclass(frozen=True, slots=True)

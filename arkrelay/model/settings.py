@@ -62,11 +62,22 @@ def setting(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsExtra:
+    """One ``[[tls.extra]]``: shown to clients that ask for one of its names (RFC 6066 §3)."""
+
+    certificate: Path = setting("PEM file: the certificate and its chain; its names are those it is for.", Kind.PATH)
+    private_key: Path = setting("PEM file: its private key, readable by the service only.", Kind.PATH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """``[tls]``: the certificate of every listener with TLS; both files are re-read when they change."""
+    """``[tls]``: the certificate of every listener with TLS; all files are re-read when they change."""
 
     certificate: Path = setting("PEM file: the certificate and its chain.", Kind.PATH)
     private_key: Path = setting("PEM file: its private key, readable by the service only.", Kind.PATH)
+    extra: tuple[TlsExtra, ...] = setting(
+        "Certificates for further names, such as those of track domains.", Kind.TABLES, ()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,6 +395,22 @@ class Suppression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """``[sandbox]``: sending without a domain of one's own, and recipients that are played."""
+
+    domain: str = setting(
+        "Every tenant may send from addresses at this domain, unverified; empty: none may.", Kind.HOST, ""
+    )
+    members: tuple[str, ...] = setting("The addresses that such mail may go to.", Kind.STRINGS, ())
+    daily: int = setting("Such emails of a tenant per day (UTC).", Kind.INTEGER, 10)
+    simulator: str = setting(
+        "Mail to this domain never leaves: ok@, hardfail@, click@ and others play their part; empty: off.",
+        Kind.HOST,
+        "",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dsn:
     """``[dsn]``: notices to senders (RFC 3461, RFC 3464), sent to the return path that they gave."""
 
@@ -513,6 +540,7 @@ class Settings:
     dsn: Dsn = setting("Notices to senders.", Kind.TABLE, Dsn)
     retention: Retention = setting("How long things are kept.", Kind.TABLE, Retention)
     webhooks: Webhooks = setting("Webhook delivery.", Kind.TABLE, Webhooks)
+    sandbox: Sandbox = setting("Trying things out.", Kind.TABLE, Sandbox)
     limits: Limits = setting("What one client may take.", Kind.TABLE, Limits)
     log: Log = setting("The log on standard error.", Kind.TABLE, Log)
 

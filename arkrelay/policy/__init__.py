@@ -5,6 +5,8 @@ can replay every decision. Each module answers one question of the path: may thi
 where does it go (``route``), from which address of ours (``ways``, ``warmup``), when (``schedule``, ``retry``,
 ``pace``), what did the peer's answer mean (``classify``; ``explain`` for people), which DNS records does a sender
 domain need (``records``, ``zones``), what TLS must a peer show (``peertls``, ``mtasts``, ``dane``) and who is told
-(``tlsrpt``), and which instants are meant by "last month" somewhere (``periods``). Outcomes are values: a ``Failure``
-where mail cannot go somewhere, a verdict where something was judged, a ``Refused`` for the submitter's door to raise.
+(``tlsrpt``), which instants are meant by "last month" somewhere (``periods``), what is tracked and who came by
+(``engage``), what a report means that comes back (``reports``) and whom it suppresses (``suppress``, ``burst``), and
+what may be tried out (``sandbox``, ``simulate``). Outcomes are values: a ``Failure`` where mail cannot go somewhere,
+a verdict where something was judged, a ``Refused`` for the submitter's door to raise.
 """

@@ -4,6 +4,7 @@
 what was admitted earlier and is about to leave. A refusal
 is a ``Refused`` that is returned for the door to raise; its text is for the person who set up the client and
 names the next step. Neither looks at suppressions, which concern single recipients and hold instead of refusing.
+Who may write to whom from the sandbox's domain, which is open to every tenant, says ``sandbox``.
 
 Refusals of policy are 550 5.7.1 (RFC 3463 §3.8). Ark contract §14.1 has 530 for a From that is not valid; RFC 4954
 §6 gives that code to "authentication required", and clients that believe it ask their user for a password again.
@@ -16,8 +17,10 @@ from arkrelay.model.address import Address
 from arkrelay.model.domain import DomainState
 from arkrelay.model.errors import Refused
 from arkrelay.model.message import PRIORITIES, HoldReason
+from arkrelay.model.settings import Sandbox
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy.limits import Level, level
+from arkrelay.policy.sandbox import is_sandboxed
 
 MAX_RECEIVED = 50  # Received fields: more is a loop, as for Postfix; RFC 5321 §6.3 leaves the number to the site
 
@@ -51,7 +54,11 @@ def is_bulk(priority: str | None, credential: Credential | None) -> bool:
 
 
 def check_sender(
-    tenant: Tenant, credential: Credential | None, address: Address | None, states: States
+    tenant: Tenant,
+    credential: Credential | None,
+    address: Address | None,
+    states: States,
+    sandbox: Sandbox | None = None,
 ) -> Refused | None:
     """Return None when ``address`` may be a return path or author of this tenant.
 
@@ -65,13 +72,14 @@ def check_sender(
         return None
     name = address.domain
     domain = tenant.domain(name)
-    if domain is None:
+    sandboxed = sandbox is not None and is_sandboxed(tenant, address, sandbox)
+    if domain is None and not sandboxed:
         where = f"The domain {name}" if name else "An address without a domain"
         return _refused(f'{where} is not a sender domain of this tenant: add it with "arkrelay domain add"', "from")
     if credential is not None and credential.domains and name not in credential.domains:
         return _refused(f"The credential {credential.name} may not send from {name}: see its domains", "from")
     state = states.get((tenant.id, name))
-    if not domain.trusted and not (state is not None and state.verified):
+    if domain is not None and not domain.trusted and not (state is not None and state.verified):
         return _refused(
             f'The domain {name} is not verified for this tenant: publish the records of "arkrelay domain dns {name}"'
             f' and run "arkrelay domain verify {name}"',
@@ -91,6 +99,7 @@ def admit(
     received_count: int = 0,
     *,
     counts: bool = True,
+    sandbox: Sandbox | None = None,
 ) -> Hold | Refused | None:
     """Return None to send the message, a ``Hold`` to keep it unsent, or a ``Refused`` to raise.
 
@@ -99,8 +108,8 @@ def admit(
     count (``counts``) and meets no limit. The order is that of Ark contract §9.4: the sender's domain, recipients,
     then what only delays. The hard cap comes before all that holds, because held mail passes it when it is released.
     """
-    refused = check_sender(tenant, credential, return_path, states) or check_sender(
-        tenant, credential, author, states
+    refused = check_sender(tenant, credential, return_path, states, sandbox) or check_sender(
+        tenant, credential, author, states, sandbox
     )
     if refused is not None:
         return refused

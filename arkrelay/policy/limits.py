@@ -5,6 +5,7 @@ opens or shuts a door. What a tenant has sent is counted by others, in the trans
 here is only the judgement about two numbers. A limit of 0 means none, as in every configuration file.
 """
 
+import contextlib
 import ipaddress
 from array import array
 from bisect import bisect_right
@@ -138,6 +139,18 @@ def is_trusted(address: str, networks: tuple[str, ...]) -> bool:
         return False
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return any((mapped or parsed) in network for network in _parsed(networks))
+
+
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 that one IPv6 customer gets."""
+    with contextlib.suppress(ValueError):
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+        mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+        if parsed.version == 4 or mapped is not None:
+            return str(mapped or parsed)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,7 @@ POOL = "pool:"  # and so does what leaves from the addresses of a pool: "pool:NA
 POOL_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 TO_ROUTE = "route:"
 TEST_DESTINATION = "test:"  # where a test key's mail goes: nowhere; no domain is written like this
+SIMULATOR = "simulator:"  # and mail to recipients that are played
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -91,7 +92,7 @@ def moves_to(destination: str, domain: str, routes: Sequence[Route], attempts: i
     The demand for TLS goes with it, the pool does not: it is the smarthost that the world sees.
     """
     mark, _, name = split(destination)
-    if name.startswith(TO_ROUTE) or name == TEST_DESTINATION:
+    if name.startswith(TO_ROUTE) or name in {TEST_DESTINATION, SIMULATOR}:
         return None
     route = next((one for one in routes if 0 < one.after <= attempts and _covers(one.domain.lower(), domain)), None)
     return None if route is None else f"{mark if mark == REQUIRETLS else ''}{TO_ROUTE}{route.host.lower()}"

@@ -9,12 +9,15 @@ what was said: ``transcripts``), events and suppression in one transaction.
 
 What comes back later, bounces and complaints, enters by ``inbound``; ``mailboxes`` says at which addresses.
 
+``personal`` makes a message each recipient's own where links, a pixel or unsubscription are wanted; ``track`` and
+``unsubscribe`` are what those lead to, and ``simulator`` plays recipients that do all of it.
+
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
 anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hookqueue`` (every event to
 every webhook that wants it: ``hooklog`` follows the log of events, ``hooktargets`` knows the endpoints, ``hooks``
-makes one post), ``firsttime`` and ``leaks`` (what a stolen key may do), ``peertls`` (what TLS destinations demand;
-``tlscounts`` and ``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires,
-disk space).
+makes one post), ``firsttime`` and ``leaks`` (what a stolen key may do), ``sandbox`` (what may be sent without a
+domain), ``peertls`` (what TLS destinations demand; ``tlscounts`` and ``tlsreports``: how it came out, and who is
+told), ``upkeep`` (retention, held mail that expires, disk space).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped

@@ -40,7 +40,8 @@ def claim(db: sqlite3.Connection, destination: str, tenant_id: str, now: float, 
         entries = among(db, tenant_id, list(keys))
         for key in entries:
             for recipient in keys[key]:
-                if (reason := reason_for(entries, key, recipient.message.tag)) is not None:
+                message = recipient.message
+                if (reason := reason_for(entries, key, message.tag, message.stream)) is not None:
                     found[recipient.id] = reason
     return Claimed(recipients, rows.next_due(db, destination, tenant_id), found)
 

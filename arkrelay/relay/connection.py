@@ -13,6 +13,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -22,7 +23,7 @@ from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Recipient
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.policy.providers import site_of_lane
-from arkrelay.policy.route import TEST_DESTINATION, split
+from arkrelay.policy.route import SIMULATOR, TEST_DESTINATION, split
 from arkrelay.policy.schedule import Lane
 from arkrelay.policy.ways import PATIENCE_S, Wait, Way
 from arkrelay.relay.capture import Capture
@@ -30,6 +31,7 @@ from arkrelay.relay.deliver import Courier, NotConnected, requires_tls
 from arkrelay.relay.plan import Plan
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
+from arkrelay.relay.simulator import Simulator
 from arkrelay.relay.sources import family_of
 from arkrelay.relay.ways import Ways, for_source
 from arkrelay.store.journal import Journal
@@ -64,6 +66,7 @@ class Connection:
         journal: Journal,
         capture: Capture,
         ways: Ways,
+        simulator: Simulator,
     ) -> None:
         self._queue = queue
         self._lane = lane
@@ -73,6 +76,7 @@ class Connection:
         self._settler = settler
         self._journal = journal
         self._capture = capture
+        self._simulator = simulator
         self._awake = asyncio.Event()
         self._outstanding = 0
         self._ended = 0
@@ -97,6 +101,9 @@ class Connection:
             return
         if self._lane.destination == TEST_DESTINATION:
             await self._run_test()
+            return
+        if self._lane.destination == SIMULATOR:
+            await self._run_simulator()
             return
         missing = self._ways.missing(split(self._lane.destination)[1], time.time())
         if missing is not None:
@@ -375,6 +382,11 @@ class Connection:
             result = Reply(250, "2.0.0", "test key: nothing was sent", Stage.DOT)
             self._settler.attempted(recipient, Attempt(recipient.id, time.time(), 0.0, result, host="test"))
             self._queue.finished(recipient)
+
+    async def _run_simulator(self) -> None:
+        """Recipients that are played answer by themselves."""
+        while (recipient := await self._queue.next(self._lane)) is not None:
+            self._simulator.play(recipient, partial(self._queue.finished, recipient))
 
     async def _run_capture(self) -> None:
         while (recipient := await self._queue.next(self._lane)) is not None:

@@ -34,6 +34,7 @@ from arkrelay.relay.mailboxes import Mailbox, Mailboxes, Purpose
 from arkrelay.relay.notices import Notice, Notices
 from arkrelay.relay.notices import insert as insert_notices
 from arkrelay.relay.settle import log_outcome
+from arkrelay.relay.unsubscribe import Unsubscriber
 from arkrelay.store import queue as rows
 from arkrelay.store import reports, suppressions
 from arkrelay.store.database import Store
@@ -68,6 +69,7 @@ class Inbound:
         metrics: Metrics,
         bursts: Bursts,
         notices: Notices,
+        unsubscriber: Unsubscriber,
         site_of: Callable[[str], str],
         on_due: Callable[[str, str, float], None],
     ) -> None:
@@ -78,19 +80,25 @@ class Inbound:
         self._metrics = metrics
         self._bursts = bursts
         self._notices = notices
+        self._unsubscriber = unsubscriber
         self._site_of = site_of
         self._on_due = on_due  # the queue, which has a notice to send
 
     async def take(self, mailboxes: Iterable[Mailbox], content: bytes) -> bool:
         """Do what a message to these mailboxes means; return False when a person must read it.
 
-        On return it is on disk; raises ``StoreError`` when that is not possible. What was done before then is not
+        On return it is on disk; raises ``StoreError`` when that is not possible, and Refused when the address of an
+        unsubscription was not made by us. What was done before then is not
         done again when the message comes again.
         """
         report: Report | None = None
         for_person = False
         for mailbox in mailboxes:
             recipient_id = mailbox.recipient_id
+            if mailbox.purpose is Purpose.UNSUBSCRIBE:
+                if not await self._unsubscriber.by_mail(mailbox.address.partition("@")[0]):
+                    raise Refused(550, "5.1.1", "No such address here")
+                continue
             if mailbox.purpose is not Purpose.POSTMASTER:
                 report = report or await self._read(content)
                 if mailbox.purpose is Purpose.FEEDBACK:

@@ -13,6 +13,7 @@ from arkrelay.policy.describe import suppressed as describe_suppressed
 from arkrelay.relay.firsttime import hold_new
 from arkrelay.store import receipts
 from arkrelay.store.accept import Insertion, insert_messages
+from arkrelay.store.engagement import LinkSet
 from arkrelay.store.suppressions import ByStream, among, reason_for
 
 
@@ -27,6 +28,8 @@ class Draft:
     held: Hold | None = None
     counted: int = 0  # recipients that count towards the tenant's limits
     new_daily: int = 0  # the tenant's budget of first-time recipients; 0: none
+    links: LinkSet | None = None
+    sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,14 @@ def _ready(db: sqlite3.Connection, insertion: Insertion, suppressed: Mapping[str
         recipients, more = hold_new(db, insertion.message, recipients, insertion.new_daily)
         told = [*told, *more]
     events = [*told, *(_event(one) for one in recipients if one.status is not Status.HARDFAIL)]
-    return Insertion(insertion.message, recipients, insertion.content, events, leased=insertion.leased)
+    return Insertion(
+        insertion.message, recipients, insertion.content, events, leased=insertion.leased, links=insertion.links
+    )
 
 
 def _suppress(recipient: Recipient, found: Mapping[str, ByStream]) -> Recipient:
-    reason = reason_for(found, address_key(recipient.address), recipient.message.tag)
+    message = recipient.message
+    reason = reason_for(found, address_key(recipient.address), message.tag, message.stream)
     if reason is None or recipient.status is not Status.PENDING:
         return recipient
     text = describe_suppressed(recipient.address, reason)
@@ -83,8 +89,9 @@ def _event(recipient: Recipient) -> Event:
     return Event(EventKind.ACCEPTED, at, message.tenant_id, message.id, recipient.id)
 
 
-def accepted_of(draft: Draft) -> Accepted:
-    """Return what the submitter of a message is told."""
-    tokens = tuple(one.token for one in draft.recipients)
-    held = draft.held.hold_reason if draft.held else None
-    return Accepted(draft.message.id, tokens, held, draft.message.message_id)
+def accepted_of(drafts: Sequence[Draft]) -> Accepted:
+    """Return what the submitter of a message is told, which may have become one for each recipient."""
+    first = drafts[0]
+    tokens = tuple(one.token for draft in drafts for one in draft.recipients)
+    held = first.held.hold_reason if first.held else None
+    return Accepted(first.message.id, tokens, held, first.message.message_id, first.sandbox)

@@ -2,6 +2,8 @@
 
 - a return path: ``ReturnPaths`` made it, it is not too old, and it stands at ``return_path_host`` or at
   ``psrp.<domain>`` of a sender domain of a tenant (Ark contract §13);
+- where a recipient leaves a stream (``mail.unsubscribe``), at ``return_path_host``: at RCPT it has the form of one,
+  and whether we made it is proved by the record of its recipient, after DATA;
 - ``fbl`` and ``abuse``: feedback loops are registered with the first, RFC 2142 §4 wants the second;
 - ``postmaster`` (RFC 5321 §4.5.1).
 
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from arkrelay.config.live import Live
+from arkrelay.mail.unsubscribe import UnsubscribeTokens
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 
@@ -23,6 +26,7 @@ class Purpose(StrEnum):
     RETURN_PATH = "return_path"
     FEEDBACK = "feedback"
     POSTMASTER = "postmaster"
+    UNSUBSCRIBE = "unsubscribe"
 
 
 NAMED = {"postmaster": Purpose.POSTMASTER, "fbl": Purpose.FEEDBACK, "abuse": Purpose.FEEDBACK}
@@ -43,10 +47,11 @@ Finder = Callable[[Address, float], Mailbox | None]
 class Mailboxes:
     """Says what an address is to us, by the configuration in force."""
 
-    def __init__(self, live: Live, return_paths: ReturnPaths) -> None:
+    def __init__(self, live: Live, return_paths: ReturnPaths, unsubscribes: UnsubscribeTokens) -> None:
         self._live = live
         self._return_paths = return_paths
-        self._finders: tuple[Finder, ...] = (self._return_path, self._named)
+        self._unsubscribes = unsubscribes
+        self._finders: tuple[Finder, ...] = (self._return_path, self._unsubscribe, self._named)
 
     def find(self, address: Address, now: float) -> Mailbox | None:
         """Return the mailbox of this address, or None: there is none."""
@@ -61,6 +66,12 @@ class Mailboxes:
             return None
         recipient_id = self._return_paths.parse(address.local, now)
         return None if recipient_id is None else Mailbox(Purpose.RETURN_PATH, str(address), recipient_id)
+
+    def _unsubscribe(self, address: Address, _now: float) -> Mailbox | None:
+        if address.domain != self._live.snapshot.settings.return_path_host:
+            return None
+        recipient_id = self._unsubscribes.recipient_of(address.local)
+        return None if recipient_id is None else Mailbox(Purpose.UNSUBSCRIBE, str(address), recipient_id)
 
     def _named(self, address: Address, _now: float) -> Mailbox | None:
         purpose = NAMED.get(address.local.lower())

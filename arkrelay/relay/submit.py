@@ -6,7 +6,8 @@ once the write has committed the message cannot be lost, whatever happens to the
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -22,18 +23,30 @@ from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused, StoreError
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.message import Accepted, Door, HoldReason, Message, Recipient, Status, Submission
+from arkrelay.model.message import (
+    Accepted,
+    Door,
+    HoldReason,
+    Message,
+    Recipient,
+    RecipientRequest,
+    Status,
+    Submission,
+)
 from arkrelay.model.receipt import Receipt
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
 from arkrelay.policy.limits import warns
 from arkrelay.policy.notify import delay_at
-from arkrelay.policy.route import TEST_DESTINATION, destination_of
+from arkrelay.policy.route import SIMULATOR, TEST_DESTINATION, destination_of
+from arkrelay.policy.sandbox import is_sandboxed
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.keep import Draft, Write, accepted_of, insert
 from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.meter import Meter
+from arkrelay.relay.personal import Copies, Personal
 from arkrelay.relay.queue import Queue
+from arkrelay.relay.sandbox import SandboxCount
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import bodies
@@ -49,6 +62,7 @@ INLINE_BYTES = 256_000  # larger messages are parsed in a thread: CPU work over 
 
 
 Outcome = Accepted | Refused
+Numbered = tuple[int, str, RecipientRequest]  # a recipient's number and public id
 MakeReceipt = Callable[[Sequence[Outcome]], Receipt]
 
 
@@ -67,6 +81,7 @@ class Submitter:
         metrics: Metrics,
         leaks: LeakGuard,
         return_paths: ReturnPaths,
+        personal: Personal,
     ) -> None:
         self._store = store
         self._return_paths = return_paths
@@ -78,6 +93,8 @@ class Submitter:
         self._upkeep = upkeep
         self._metrics = metrics
         self._leaks = leaks
+        self._personal = personal
+        self._sandbox = SandboxCount(store)
         self._insert = partial(insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
         self._used_at: dict[tuple[str, str], float] = {}  # when each credential's use was last written down
@@ -96,7 +113,7 @@ class Submitter:
         """Raise Refused when mail with this return path would be: known at MAIL, so said there."""
         snapshot = self._live.snapshot
         tenant, found = _who(snapshot, tenant_id, credential)
-        refused = policy.check_sender(tenant, found, return_path, self._domains.states)
+        refused = policy.check_sender(tenant, found, return_path, self._domains.states, snapshot.settings.sandbox)
         if refused is not None:
             raise refused
 
@@ -109,14 +126,14 @@ class Submitter:
         """
         snapshot = self._live.snapshot
         try:
-            draft = await self._prepare(submission, snapshot)
+            drafts = await self._prepare(submission, snapshot)
         except Refused as refused:
             self._note_refusal(submission, refused)
             logged = snapshot.settings.smtp.errors == "accept-and-log" and submission.door is Door.SMTP
             if not (logged and refused.code >= 500):
                 raise
-            draft = self._refused_draft(submission, refused)
-        (accepted,) = await self._keep((draft,), receipt)
+            drafts = (self._refused_draft(submission, refused),)
+        (accepted,) = await self._keep((drafts,), receipt)
         return accepted
 
     async def submit_all(
@@ -127,23 +144,23 @@ class Submitter:
         Raises StoreError when nothing can be kept, and then nothing was.
         """
         snapshot = self._live.snapshot
-        drafts = await asyncio.gather(*(self._prepare(one, snapshot) for one in submissions), return_exceptions=True)
-        ready = [draft for draft in drafts if isinstance(draft, Draft)]
-        for submission, draft in zip(submissions, drafts, strict=True):
-            if isinstance(draft, Refused):
-                self._note_refusal(submission, draft)
-            elif isinstance(draft, BaseException):
-                self._uncount(ready)
-                raise draft
+        made = await asyncio.gather(*(self._prepare(one, snapshot) for one in submissions), return_exceptions=True)
+        ready = [drafts for drafts in made if isinstance(drafts, tuple)]
+        for submission, drafts in zip(submissions, made, strict=True):
+            if isinstance(drafts, Refused):
+                self._note_refusal(submission, drafts)
+            elif isinstance(drafts, BaseException):
+                self._uncount([draft for some in ready for draft in some])
+                raise drafts
         if not ready:
-            return [draft for draft in drafts if isinstance(draft, Refused)]
+            return [drafts for drafts in made if isinstance(drafts, Refused)]
 
         def outcomes(kept: Sequence[Accepted]) -> list[Outcome]:
             accepted = iter(kept)
-            return [draft if isinstance(draft, Refused) else next(accepted) for draft in drafts]
+            return [drafts if isinstance(drafts, Refused) else next(accepted) for drafts in made]
 
-        made = None if receipt is None else lambda kept: receipt(outcomes(kept))
-        return outcomes(await self._keep(ready, made))
+        kept = await self._keep(ready, None if receipt is None else lambda kept: receipt(outcomes(kept)))
+        return outcomes(kept)
 
     def _note_refusal(self, submission: Submission, refused: Refused) -> None:
         self._metrics.refused.labels(str(refused.code)).inc()
@@ -155,8 +172,8 @@ class Submitter:
             reply=str(refused),
         )
 
-    async def _prepare(self, submission: Submission, snapshot: Snapshot) -> Draft:
-        """Return the message as it will be kept, admitted, counted and signed."""
+    async def _prepare(self, submission: Submission, snapshot: Snapshot) -> tuple[Draft, ...]:
+        """Return the message as it will be kept, admitted, counted and signed: one, or one for each recipient."""
         if (refused := self.not_ready()) is not None:
             raise StoreError(refused.text) if refused.code == 451 else refused
         tenant, credential = _who(snapshot, submission.tenant_id, submission.credential)
@@ -172,34 +189,85 @@ class Submitter:
             used,
             intake.received_count,
             counts=not submission.test,
+            sandbox=snapshot.settings.sandbox,
         )
         if isinstance(verdict, Refused):
             raise verdict
         held = verdict
+        sandbox = snapshot.settings.sandbox
+        sandboxed = is_sandboxed(tenant, intake.author, sandbox) or is_sandboxed(
+            tenant, submission.return_path, sandbox
+        )
+        if sandboxed:
+            await self._sandbox.admit(submission, sandbox)
         bulk = policy.is_bulk(submission.priority or intake.priority, credential)
         counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
         try:
-            tokens = [self._store.new_token(submission.received_at) for _ in submission.recipients]
-            received = render_received(
-                submission.helo,
-                snapshot.settings.hostname,
-                submission.protocol,
-                tokens[0],
-                submission.received_at,
-            )
-            ids = [self._store.new_recipient_id() for _ in submission.recipients]
-            signers = snapshot.signers(tenant.id, intake.author.domain)
-            signed = self._feedback(submission, tenant, intake, snapshot, ids) + intake.content
-            signatures = await self._signing.sign(signed, signers, submission.received_at)
-            content = signatures + received + signed
-            return self._draft(submission, intake, snapshot, tenant, used, held, counted, bulk, ids, tokens, content)
+            make = partial(self._draft, submission, intake, snapshot, tenant, held, bulk)
+            sign = partial(self._signed, submission, intake, snapshot, tenant)
+            events = self._limit_events(tenant, submission, used, held)
+            plan = self._personal.plan(submission, intake, tenant, snapshot)
+            numbered = self._numbered(submission)
+            if plan is not None:
+                copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
+                if copies is not None:
+                    drafts = await self._copies(copies, numbered, sign, make, events, counted)
+                    return (replace(drafts[0], sandbox=sandboxed), *drafts[1:])
+            draft = make(numbered, await sign(numbered, intake.content), events, counted)
+            return (replace(draft, sandbox=True) if sandboxed else draft,)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
 
+    def _numbered(self, submission: Submission) -> list[Numbered]:
+        """Return the recipients with numbers that follow one another (their links go by that), and public ids."""
+        at = submission.received_at
+        return [
+            (self._store.new_recipient_id(), self._store.new_token(at), request) for request in submission.recipients
+        ]
+
+    async def _copies(
+        self,
+        copies: Copies,
+        numbered: Sequence[Numbered],
+        sign: Callable[[Sequence[Numbered], bytes], Awaitable[bytes]],
+        make: Callable[..., Draft],
+        events: tuple[Event, ...],
+        counted: int,
+    ) -> tuple[Draft, ...]:
+        """Return one message for each recipient; what is said once of all of them is said with the first."""
+        signed = await asyncio.gather(*(sign([one], of) for one, of in zip(numbered, copies.contents, strict=True)))
+        drafts = [
+            make([one], content, (), counted // len(numbered), copies.stream)
+            for one, content in zip(numbered, signed, strict=True)
+        ]
+        return (replace(drafts[0], events=events, links=copies.links), *drafts[1:])
+
+    async def _signed(
+        self,
+        submission: Submission,
+        intake: Intake,
+        snapshot: Snapshot,
+        tenant: Tenant,
+        numbered: Sequence[Numbered],
+        content: bytes,
+    ) -> bytes:
+        """Return the message with its trace line, its signatures, and what they cover beside it."""
+        at, token = submission.received_at, numbered[0][1]
+        received = render_received(submission.helo, snapshot.settings.hostname, submission.protocol, token, at)
+        owner = snapshot.owner_of(intake.author.domain)  # not the tenant: whose domain the sandbox is
+        signers = () if owner is None else snapshot.signers(owner[0].id, intake.author.domain)
+        signed = self._feedback(submission, tenant, intake, snapshot, numbered) + content
+        return await self._signing.sign(signed, signers, at) + received + signed
+
     def _feedback(
-        self, submission: Submission, tenant: Tenant, intake: Intake, snapshot: Snapshot, ids: Sequence[int]
+        self,
+        submission: Submission,
+        tenant: Tenant,
+        intake: Intake,
+        snapshot: Snapshot,
+        numbered: Sequence[Numbered],
     ) -> bytes:
         """Return the fields that say where complaints go, if that is wanted and the author's domain can vouch."""
         if not snapshot.settings.public.complaint_address or submission.return_path is None:
@@ -208,7 +276,7 @@ class Submitter:
         state = self._domains.states.get((tenant.id, domain))
         if state is None or state.return_path != "OK":
             return b""
-        mark = self._return_paths.local_part(ids[0], submission.received_at) if len(ids) == 1 else None
+        mark = self._return_paths.local_part(numbered[0][0], submission.received_at) if len(numbered) == 1 else None
         return render_feedback(domain, mark)
 
     def _uncount(self, drafts: Sequence[Draft]) -> None:
@@ -241,13 +309,13 @@ class Submitter:
         intake: Intake,
         snapshot: Snapshot,
         tenant: Tenant,
-        used: tuple[int, int],
         held: policy.Hold | None,
-        counted: int,
         bulk: bool,  # noqa: FBT001 -- one of the facts that were found
-        ids: Sequence[int],
-        tokens: Sequence[str],
+        numbered: Sequence[Numbered],
         content: bytes,
+        events: tuple[Event, ...],
+        counted: int,
+        stream: str | None = None,
     ) -> Draft:
         at = submission.received_at
         message = Message(
@@ -269,21 +337,26 @@ class Submitter:
             intake.utf8_header and submission.smtputf8,
             submission.ret,
             submission.envid,
-            submission.expires_at if submission.expires_at is not None else _expires(intake.expires, at, tokens[0]),
+            submission.expires_at
+            if submission.expires_at is not None
+            else _expires(intake.expires, at, numbered[0][1]),
             submission.test,
             submission.tell_at,
             bulk,
+            stream,
         )
         routes = snapshot.settings.route
         recipients = tuple(
             Recipient(
-                id_,
+                recipient_id,
                 message,
                 token,
                 str(request.address),
                 request.address.domain,
                 TEST_DESTINATION
                 if submission.test
+                else SIMULATOR
+                if request.address.domain == snapshot.settings.sandbox.simulator
                 else destination_of(
                     request.address.domain,
                     routes,
@@ -301,16 +374,16 @@ class Submitter:
                 request.orcpt,
                 delay_at=delay_at(request.notify, at, submission.tell_at, snapshot.settings.dsn),
             )
-            for id_, request, token in zip(ids, submission.recipients, tokens, strict=True)
+            for recipient_id, token, request in numbered
         )
-        events = self._limit_events(tenant, at, 0 if submission.test else len(recipients), used, held)
         new_daily = tenant.limits.new_recipients_daily if message.counts else 0
         return Draft(message, recipients, content, events, held, counted, new_daily)
 
     def _limit_events(
-        self, tenant: Tenant, at: float, recipients: int, used: tuple[int, int], held: policy.Hold | None
+        self, tenant: Tenant, submission: Submission, used: tuple[int, int], held: policy.Hold | None
     ) -> tuple[Event, ...]:
         """Return the event that tells, once an hour, that the tenant nears its hourly limit or has reached it."""
+        at, recipients = submission.received_at, 0 if submission.test else len(submission.recipients)
         limit = tenant.limits.hourly
         kind = None
         if held is not None and held.hold_reason is HoldReason.SEND_LIMIT:
@@ -322,11 +395,12 @@ class Submitter:
         return (Event(kind, at, tenant.id, data={"volume": used[0] + recipients, "limit": limit}),)
 
     async def _keep(
-        self, drafts: Sequence[Draft], receipt: Callable[[Sequence[Accepted]], Receipt] | None
+        self, submitted: Sequence[Sequence[Draft]], receipt: Callable[[Sequence[Accepted]], Receipt] | None
     ) -> Sequence[Accepted]:
         """Write the messages and hand them over; nothing may be cancelled in between, so the write is shielded."""
+        drafts = [draft for some in submitted for draft in some]
         try:
-            accepted = [accepted_of(draft) for draft in drafts]
+            accepted = [accepted_of(some) for some in submitted]
             made = None if receipt is None else receipt(accepted)
             for draft in drafts:
                 if bodies.is_large(len(draft.content)):
@@ -345,6 +419,7 @@ class Submitter:
                 draft.events,
                 leased=in_hand,
                 new_daily=draft.new_daily,
+                links=draft.links,
             )
             for draft, in_hand in zip(drafts, leased, strict=True)
         )

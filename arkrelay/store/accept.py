@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Message, Recipient, Status
+from arkrelay.store.engagement import LinkSet, insert_links
 from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
 from arkrelay.store.usage import GRANTED, HOUR_S, TOLD, count, count_change, start_of
 
-_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 22) + ")"  # noqa: S608 -- question marks only
+_INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
 _INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
 _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 
@@ -36,6 +37,7 @@ class Insertion:
     events: Sequence[Event]
     leased: bool = False
     new_daily: int = 0  # the tenant's budget of first-time recipients; 0: none
+    links: LinkSet | None = None
 
 
 def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epoch: int) -> None:
@@ -60,6 +62,7 @@ def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epo
         if recipient.status is Status.HELD
     ]
     insert_attempts(db, held)
+    insert_links(db, [one.links for one in insertions if one.links is not None])
     events = [event for one in insertions for event in one.events]
     insert_events(db, events)
     for event in events:

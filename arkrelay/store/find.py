@@ -178,3 +178,15 @@ def _tenants(conn: sqlite3.Connection) -> list[str]:
     # primary key of counters: (name)
     rows = conn.execute("SELECT DISTINCT tenant_id FROM counters WHERE name = ?", (TOTAL,))
     return [tenant for (tenant,) in rows]
+
+
+def count_from_domain(conn: sqlite3.Connection, tenant_id: str, domain: str, since: float) -> int:
+    """Return how many messages of the tenant since then are from this domain; reads all of its that are so young."""
+    # index recipients_tenant
+    (n,) = conn.execute(
+        "SELECT count(DISTINCT r.message_id) FROM recipients r INDEXED BY recipients_tenant"
+        " JOIN messages m ON m.id = r.message_id"
+        " WHERE r.tenant_id = ? AND r.accepted_at >= ? AND m.author_domain = ?",
+        (text(tenant_id), since, text(domain)),
+    ).fetchone()
+    return int(n)

@@ -11,6 +11,7 @@ from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
 from arkrelay.store import (
     bodies,
+    engagement,
     hookjobs,
     hooks,
     known,
@@ -55,6 +56,7 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more = _prune_content(db, now - (retention.content_s or FOREVER_S), step)
     more |= _prune_messages(db, now - messages_s, step)
     more |= _prune_events(db, now - (retention.events_s or FOREVER_S))
+    more |= engagement.prune_links(db, now - messages_s, step)
     more |= transcripts.prune(db, now - retention.transcripts_s, TRANSCRIPTS)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
     more |= hooks.prune(db, now - (retention.request_log_s or FOREVER_S), EVENTS) == EVENTS
@@ -162,6 +164,7 @@ def _delete_messages(db: sqlite3.Connection, ids: list[int]) -> None:
             transcripts.delete_of(db, recipient_id)
             db.execute("DELETE FROM attempts WHERE recipient_id = ?", (recipient_id,))  # index attempts_recipient
             db.execute("DELETE FROM reports WHERE recipient_id = ?", (recipient_id,))  # index reports_recipient
+            engagement.forget_activity(db, recipient_id)
     db.executemany("DELETE FROM recipients WHERE message_id = ?", keys)  # index recipients_message
     db.executemany("DELETE FROM messages WHERE id = ?", keys)  # primary key
 

@@ -13,9 +13,10 @@ from arkrelay.store.connection import text
 
 MESSAGE_COLUMNS = (
     "id, tenant_id, door, credential, accepted_at, message_id, author, author_domain, return_path, subject, tag,"
-    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at, test, tell_at, bulk"
+    " metadata, size_bytes, eight_bit, smtputf8, ret, envid, expires_at, test, tell_at, bulk,"
+    " stream"
 )
-_MESSAGE_FIELDS = 21
+_MESSAGE_FIELDS = 22
 _RECIPIENT_FIELDS = (
     "id, token, address, domain, destination, status, attempts, due_at, reason, hold_reason, bounce_class, notify,"
     " orcpt, uncertain, delay_at"
@@ -61,6 +62,7 @@ def message_row(message: Message, *, large: bool) -> tuple[object, ...]:
         message.test,
         message.tell_at,
         message.bulk,
+        text(message.stream),
     )
 
 
@@ -168,6 +170,7 @@ def message_of(row: Sequence[Any]) -> Message:
         test,
         tell_at,
         bulk,
+        stream,
     ) = row[:_MESSAGE_FIELDS]
     return Message(
         id=id_,
@@ -191,6 +194,7 @@ def message_of(row: Sequence[Any]) -> Message:
         test=bool(test),
         tell_at=tell_at,
         bulk=bool(bulk),
+        stream=stream,
     )
 
 

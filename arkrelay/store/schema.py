@@ -198,6 +198,11 @@ _THIRD = (
         PRIMARY KEY (tenant_id, credential)) WITHOUT ROWID""",
     # when a domain that fails was last told of
     "ALTER TABLE domain_states ADD COLUMN told_at REAL",
+    "ALTER TABLE messages ADD COLUMN stream TEXT",
+    # the links of a submission, in their order, for the recipients from first_id to last_id; see engagement.py
+    """CREATE TABLE links (
+        first_id INTEGER PRIMARY KEY, last_id INTEGER NOT NULL, accepted_at REAL NOT NULL, urls BLOB NOT NULL)""",
+    "CREATE TABLE activity (recipient_id INTEGER PRIMARY KEY, opens INTEGER NOT NULL, clicks INTEGER NOT NULL)",
 )
 
 

@@ -199,13 +199,15 @@ def among(conn: sqlite3.Connection, tenant_id: str, keys: Iterable[str]) -> dict
     return found
 
 
-def reason_for(found: Mapping[str, ByStream], key: str, tag: str | None) -> str | None:
-    """Return why mail with this tag must not go to the address of this key, by what ``among`` found; None: it may."""
-    streams = found.get(key)
-    if streams is None:
+def reason_for(found: Mapping[str, ByStream], key: str, *streams: str | None) -> str | None:
+    """Return why mail of these streams must not go to the address of this key, by what ``among`` found; None: it may.
+
+    A stream is the message's tag, or what its recipients can leave.
+    """
+    entries = found.get(key)
+    if entries is None:
         return None
-    reason = streams.get("")
-    return streams.get(tag) if reason is None and tag else reason
+    return next((entries[one] for one in ("", *streams) if one is not None and one in entries), None)
 
 
 def ends_of_class(

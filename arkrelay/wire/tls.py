@@ -4,6 +4,7 @@ import datetime as dt
 import functools
 import ipaddress
 import ssl
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -75,39 +76,73 @@ def chain_of(tls: ssl.SSLObject) -> tuple[bytes, ...]:
 
 
 class ServerCertificate:
-    """The certificate that our doors show, read again when its files change.
+    """The certificates that our doors show, read again when their files change.
 
-    Raises ``ConfigError`` when the pair cannot be used at the start. Later a broken pair is logged, once, and the
-    previous one stays: a certificate and its key are seldom replaced in the same instant. Contexts handed out
-    earlier show the new certificate too, in handshakes that begin after the change; sessions that run go on.
+    ``extra`` are pairs for further names: who asks for one of them (RFC 6066 §3) is shown that certificate, anybody
+    else the first. Raises ``ConfigError`` when a pair cannot be used at the start. Later a broken pair is logged,
+    once, and the previous one stays: a certificate and its key are seldom replaced in the same instant. Contexts
+    handed out earlier show the new certificates too, in handshakes that begin after the change; sessions that run go
+    on.
     """
 
-    def __init__(self, certificate: Path, private_key: Path) -> None:
-        self._certificate, self._private_key = certificate, private_key
-        self._seen = self._signature()
-        self._expires_at = 0.0
-        try:
-            self._context = self._load()
-        except (OSError, ValueError) as error:
-            raise ConfigError(certificate, "certificate", _why(error)) from error
+    def __init__(self, certificate: Path, private_key: Path, extra: Sequence[tuple[Path, Path]] = ()) -> None:
+        self.use(certificate, private_key, extra)
+
+    def use(self, certificate: Path, private_key: Path, extra: Sequence[tuple[Path, Path]] = ()) -> None:
+        """Show these from now on; raises ``ConfigError`` and goes on with the old ones when one cannot be used."""
+        first, *others = [_Pair(*files, self._choose) for files in ((certificate, private_key), *extra)]
+        self._first, self._extra = first, others
 
     @property
     def expires_at(self) -> float:
-        """When the certificate in use ends, in Unix seconds."""
-        return self._expires_at
+        """When the first certificate that ends does so, in Unix seconds."""
+        return min(pair.expires_at for pair in (self._first, *self._extra))
 
-    def context(self) -> ssl.SSLContext:
-        """Return the context with the newest pair that can be used."""
+    def context(self, name: str | None = None) -> ssl.SSLContext:
+        """Return the context with the newest pair for this host name that can be used."""
+        if name is not None and self._extra:
+            name = name.lower()
+            wildcard = f"*.{name.partition('.')[2]}"  # RFC 9525 §6.3: for one label, the leftmost
+            for wanted in (name, wildcard):
+                for pair in (self._first, *self._extra):
+                    if wanted in pair.newest().names:
+                        return pair.context
+        return self._first.newest().context
+
+    def _choose(self, tls: ssl.SSLSocket | ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        tls.context = self.context(name)
+
+
+class _Pair:
+    """A certificate with its key: a context that is made anew when the files change."""
+
+    def __init__(
+        self,
+        certificate: Path,
+        private_key: Path,
+        choose: Callable[[ssl.SSLSocket | ssl.SSLObject, str | None, ssl.SSLContext], None],
+    ) -> None:
+        self._certificate, self._private_key, self._choose = certificate, private_key, choose
+        self._seen = self._signature()
+        self.expires_at = 0.0
+        self.names: frozenset[str] = frozenset()
+        try:
+            self.context = self._load()
+        except (OSError, ValueError) as error:
+            raise ConfigError(certificate, "certificate", _why(error)) from error
+
+    def newest(self) -> "_Pair":
+        """Return itself, with what the files hold now, if that can be used."""
         seen = self._signature()
         if seen != self._seen:
             self._seen = seen
             try:
-                self._context = self._load()
+                self.context = self._load()
             except (OSError, ValueError) as error:
                 log.error("certificate_not_loaded", file=str(self._certificate), reason=_why(error))  # noqa: TRY400 -- the reason says it all, the traceback nothing
             else:
-                log.info("certificate_loaded", file=str(self._certificate), expires_at=self._expires_at)
-        return self._context
+                log.info("certificate_loaded", file=str(self._certificate), expires_at=self.expires_at)
+        return self
 
     def _signature(self) -> tuple[tuple[int, int, int], ...]:
         return tuple(_stat(path) for path in (self._certificate, self._private_key))
@@ -118,13 +153,20 @@ class ServerCertificate:
         context.options |= ssl.OP_NO_RENEGOTIATION
         # Without a password function OpenSSL would ask at the terminal for that of an encrypted key.
         context.load_cert_chain(self._certificate, self._private_key, password=lambda: b"")
-        context.sni_callback = self._newest
+        context.sni_callback = self._choose
         leaf = x509.load_pem_x509_certificate(self._certificate.read_bytes())
-        self._expires_at = leaf.not_valid_after_utc.timestamp()
+        self.expires_at = leaf.not_valid_after_utc.timestamp()
+        self.names = _names(leaf)
         return context
 
-    def _newest(self, tls: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        tls.context = self.context()
+
+def _names(leaf: x509.Certificate) -> frozenset[str]:
+    """Return the host names that a certificate is for (RFC 9525 §2: in subjectAltName or nowhere)."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    return frozenset(name.lower() for name in found.get_values_for_type(x509.DNSName))
 
 
 def _stat(path: Path) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from peers.certificates import authority, valid
 
 from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Live
+from arkrelay.mail.unsubscribe import UnsubscribeTokens
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused
@@ -26,6 +27,7 @@ from arkrelay.relay.mailboxes import Mailboxes
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.submit import Submitter
+from arkrelay.relay.unsubscribe import Unsubscriber
 from arkrelay.smtpd.listener import Doors
 from arkrelay.store.database import Store
 from arkrelay.wire.tls import ServerCertificate
@@ -215,6 +217,7 @@ class Rig:
     tls: ssl.SSLContext
     store: Store
     return_paths: ReturnPaths
+    unsubscribes: UnsubscribeTokens
     clients: list[Client] = field(default_factory=list)
 
     def endpoint(self, index: int = 0) -> str:
@@ -289,15 +292,25 @@ async def _serving(
 ) -> AsyncIterator[Rig]:
     return_paths = ReturnPaths(live.snapshot.return_path_secret())
     signing = Signing()
-    mailboxes = Mailboxes(live, return_paths)
+    unsubscribes = UnsubscribeTokens(live.snapshot.unsubscribe_secret())
+    mailboxes = Mailboxes(live, return_paths, unsubscribes)
     notices = Notices(store, live, signing)
     inbound = Inbound(
-        store, live, mailboxes, rules(), Metrics(), Bursts(), notices, lambda host: host, lambda *_due: None
+        store,
+        live,
+        mailboxes,
+        rules(),
+        Metrics(),
+        Bursts(),
+        notices,
+        Unsubscriber(store, live, unsubscribes),
+        lambda host: host,
+        lambda *_due: None,
     )
     doors = Doors(live, cast("Submitter", notebook), inbound, certificate)
     await doors.start()
     client_context = ssl.create_default_context(cafile=str(authority().ca_file))
-    rig = Rig(doors, live, notebook, folder, client_context, store, return_paths)
+    rig = Rig(doors, live, notebook, folder, client_context, store, return_paths, unsubscribes)
     try:
         yield rig
     finally:

@@ -467,3 +467,48 @@ async def test_a_database_in_trouble_is_the_senders_to_wait_for_and_nothing_is_h
         assert await rig.store.read(lambda db: reports.list_reports(db, bob.id)) == []
         await report(rig, "exim-text", to)
         assert (await state(rig, bob)).status is Status.BOUNCED
+
+
+async def leave(rig: Rig, token: str, code: int = 250, host: str = "rp.relay.example.com") -> None:
+    """Send mail to the address by which a recipient leaves a stream."""
+    client = await rig.connect()
+    await client.expect("EHLO mx.dest.test", 250)
+    await client.expect("MAIL FROM:<bob@dest.test>", 250)
+    await client.expect(f"RCPT TO:<{token}@{host}>", 250)
+    await client.expect("DATA", 354)
+    await client.expect("Subject: unsubscribe\r\n\r\n.", code)
+
+
+async def test_mail_to_the_address_of_a_stream_leaves_it_once_and_no_other(tmp_path: Path) -> None:
+    async with running(tmp_path, BOUNCES) as rig:
+        host = rig.live.snapshot.settings.return_path_host
+        recipient = await sent(rig)
+        # the stream is the message's: what it was sent with
+        await rig.store.write(lambda db: db.execute("UPDATE messages SET stream = 'news'"))
+        token = rig.unsubscribes.make("acme", recipient.id, "news")
+        await leave(rig, token.upper(), host=host)  # a local part may have been through a program that shouts
+        await leave(rig, token, host=host)
+        entries, _ = await rig.store.read(lambda db: suppressions.list_page(db, "acme", suppressions.Entries()))
+        assert [(one.stream, one.reason, one.cause) for one in entries] == [
+            ("news", "unsubscribe", Cause.UNSUBSCRIBE)
+        ]
+        events = await rig.store.read(lambda db: history.list_events(db, kinds=[EventKind.UNSUBSCRIBED]))
+        assert len(events) == 1
+
+
+async def test_an_address_that_only_looks_like_one_changes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, BOUNCES) as rig:
+        host = rig.live.snapshot.settings.return_path_host
+        recipient = await sent(rig)
+        await rig.store.write(lambda db: db.execute("UPDATE messages SET stream = 'news'"))
+        token = rig.unsubscribes.make("acme", recipient.id, "news")
+        forged = token[:-1] + ("0" if token[-1] != "0" else "1")
+        await leave(rig, forged, 550, host=host)
+        await leave(rig, rig.unsubscribes.make("acme", recipient.id + 1, "news"), 550, host=host)
+        client = await rig.connect()
+        await client.expect("EHLO mx.dest.test", 250)
+        await client.expect("MAIL FROM:<bob@dest.test>", 250)
+        await client.expect(f"RCPT TO:<{token[:-1]}@{host}>", 550)
+        await client.expect(f"RCPT TO:<{token}@elsewhere.test>", 550)
+        found = await rig.store.read(lambda db: suppressions.list_page(db, "acme", suppressions.Entries()))
+        assert found == ([], 0)

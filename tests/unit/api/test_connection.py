@@ -15,7 +15,7 @@ from peers.certificates import authority, valid
 
 from arkrelay.api.app import new_handler
 from arkrelay.api.auth import watch_connection
-from arkrelay.api.connection import Connection, Connections, Deadlines, network_of
+from arkrelay.api.connection import Connection, Connections, Deadlines
 from arkrelay.api.errors import answer_errors, finish_headers
 from arkrelay.policy.limits import is_trusted
 
@@ -330,20 +330,6 @@ async def test_what_is_not_clearly_http_is_refused_without_echo(request_bytes: b
     assert b"secret" not in body
     assert [line for line in logs if line["log_level"] != "debug"] == []
     assert "secret" not in str(logs)
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", ""),
-    ],
-)
-def test_one_client_is_an_ipv4_address_or_a_64(address: str, network: str) -> None:
-    assert network_of(address) == network
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,9 @@ def test_the_files_load_with_every_setting_in_force(tmp_path: Path, monkeypatch:
         path.chmod(0o600)
     for name, _ in FILES:
         text = uncommented(name)
-        text = text.replace("/etc/letsencrypt/live/relay.example.com/fullchain", f"{tmp_path}/cert")
-        text = text.replace("/etc/letsencrypt/live/relay.example.com/privkey", f"{tmp_path}/key")
+        for host in ("relay", "track"):
+            text = text.replace(f"/etc/letsencrypt/live/{host}.example.com/fullchain", f"{tmp_path}/cert")
+            text = text.replace(f"/etc/letsencrypt/live/{host}.example.com/privkey", f"{tmp_path}/key")
         text = text.replace("/var/lib/arkrelay", f"{tmp_path}/state")
         text = text.replace("/etc/arkrelay/smarthost.secret", f"{tmp_path}/smarthost.secret")
         (tmp_path / "etc" / name).write_text(text)

@@ -19,7 +19,7 @@ MAIN = [
         (
             "max_recipents: unknown key; known here: hostname, state_dir, tenants_dir, default_tenant, tls, "
             "listen, public, smtp, delivery, source, warmup, route, tls_policy, tls_reports, provider, dns, "
-            "suppression, dsn, retention, webhooks, limits, log"
+            "suppression, dsn, retention, webhooks, sandbox, limits, log"
         ),
     ),
     ("[smtp]\nmax_recipents = 5", 'smtp.max_recipents: unknown key, did you mean "max_recipients"?'),

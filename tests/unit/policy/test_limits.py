@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arkrelay.policy.limits import Level, SlidingWindow, hour_end, hour_start, level, month_start, warns
+from arkrelay.policy.limits import Level, SlidingWindow, hour_end, hour_start, level, month_start, network_of, warns
 
 
 def test_a_window_allows_its_limit_and_again_when_the_first_is_old() -> None:
@@ -142,3 +142,17 @@ def test_hours_and_months_begin_in_utc() -> None:
     assert hour_end(now) == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
     assert month_start(now) == datetime(2026, 12, 1, tzinfo=UTC).timestamp()
     assert hour_end(hour_end(now)) == hour_end(now) + 3600
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_one_client_is_an_ipv4_address_or_a_64(address: str, network: str) -> None:
+    assert network_of(address) == network

@@ -23,10 +23,10 @@ def _install(pair: Pair, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def _shown(context: ssl.SSLContext) -> x509.Certificate:
+def _shown(context: ssl.SSLContext, name: str | None = "mx.test") -> x509.Certificate:
     """Return the certificate that a server with ``context`` shows, by a handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = opportunistic().wrap_bio(to_client, to_server, server_hostname="mx.test")
+    client = opportunistic().wrap_bio(to_client, to_server, server_hostname=name)
     server = context.wrap_bio(to_server, to_client, server_side=True)
     waiting = [client, server]
     while waiting:
@@ -121,3 +121,40 @@ def test_the_signature_of_a_file_notices_a_same_size_rewrite(tmp_path: Path) -> 
     first = shown.context()
     os.utime(certificate, ns=(1, 1))
     assert shown.context() is not first
+
+
+def test_each_name_is_shown_its_own_certificate(tmp_path: Path) -> None:
+    first, track, wild = authority().issue("mx.test"), authority().issue("track.test"), authority().issue("*.w.test")
+    extra = [(pair.certificate, pair.private_key) for pair in (track, wild)]
+    shown = ServerCertificate(first.certificate, first.private_key, extra)
+    for name, pair in (
+        ("mx.test", first),
+        ("track.test", track),
+        ("TRACK.test", track),
+        ("a.w.test", wild),
+        ("a.b.w.test", first),
+        ("w.test", first),
+        ("else.test", first),
+        (None, first),
+    ):
+        assert _shown(shown.context(), name).serial_number == _serial(pair), name
+    handed_out = shown.context()
+    shown.use(first.certificate, first.private_key)
+    assert _shown(handed_out, "track.test").serial_number == _serial(first)
+
+
+def test_a_certificate_for_one_more_name_is_replaced_without_a_restart(tmp_path: Path) -> None:
+    first, old, new = (authority().issue(name) for name in ("mx.test", "track.test", "track.test"))
+    shown = ServerCertificate(first.certificate, first.private_key, [_install(old, tmp_path)])
+    context = shown.context()
+    assert _shown(context, "track.test").serial_number == _serial(old)
+    _install(new, tmp_path)
+    assert _shown(context, "track.test").serial_number == _serial(new)
+
+
+def test_what_cannot_be_used_leaves_what_is_shown(tmp_path: Path) -> None:
+    first = authority().issue("mx.test")
+    shown = ServerCertificate(first.certificate, first.private_key)
+    with pytest.raises(ConfigError):
+        shown.use(first.certificate, first.private_key, [(tmp_path / "none.pem", tmp_path / "none.key")])
+    assert _shown(shown.context()).serial_number == _serial(first)

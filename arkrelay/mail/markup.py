@@ -1,0 +1,184 @@
+"""Links in text and HTML: where each stands and what it says, so that it can be replaced without touching the rest.
+
+HTML is read by the rules of its tokenizer (WHATWG HTML §13.2.5) as far as they decide what is a tag: comments,
+scripts, styles and attribute values may hold anything that looks like one. What Outlook reads in conditional
+comments is read too. Work is linear in the length: expressions are possessive, and a tag that is never closed ends
+the reading, as it does in a browser. All of it is in bytes, for charsets that contain ASCII.
+"""
+
+import html
+import re
+from collections.abc import Callable, Iterator
+from html.entities import html5
+from typing import NamedTuple
+
+URL_CHARS = 8000  # of a link that is followed: servers take 8 KB for a request line (RFC 9110 §4.1)
+
+# An attribute, with its value as the tokenizer ends it; an "=" belongs to the name before it, and a quote that is not
+# closed swallows the rest of the document, so that such a tag is none.
+_ATTRIBUTE_TEXT = (
+    rb"([^ \t\r\n\f/>][^ \t\r\n\f/>=]*+)(?:[ \t\r\n\f]*+=[ \t\r\n\f]*+"
+    rb"(?:\"([^\"]*+)\"|'([^']*+)'|((?![\"'])[^ \t\r\n\f>]*+))|(?![ \t\r\n\f]*+=))"
+)
+_ATTRIBUTE = re.compile(_ATTRIBUTE_TEXT)
+_TAG = re.compile(rb"<(/?[a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|" + _ATTRIBUTE_TEXT + rb")*+)>")
+_OPENING = re.compile(rb"<(?:!--|[!?]|/?[a-zA-Z]|/)")
+_COMMENT_END = re.compile(rb"--!?>")
+_CONDITIONAL = re.compile(rb"<!--\[if[^>]*+>", re.IGNORECASE)  # what Outlook shows; its end is a bogus comment
+# Elements whose content is text whatever it looks like (§13.2.5.1 and §13.2.6.2).
+_RAW = re.compile(rb"(?:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)\Z", re.IGNORECASE)
+_TEXT_URL = re.compile(rb"(?<![A-Za-z0-9+.-])https?(?:\+notrack)?://[^\s<>\"\x00-\x20\x7f]++", re.IGNORECASE)
+_URL = re.compile(r"(https?)(\+notrack)?://([^\s/?#\\]+)([^\s\\]*)", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(?:[!-?A-~]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+_UNSAFE = re.compile(r"[^!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]")
+# In an attribute "&copy=1" is no ©, nor is "&section" a § (WHATWG HTML §13.2.5.73); html.unescape thinks of text.
+_REFERENCE = re.compile(r"&(?:(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});?|([A-Za-z][A-Za-z0-9]{0,40}+)(;|(?!=)))")
+_TURNS = 256  # tags between two looks at the clock
+
+
+class Link(NamedTuple):
+    """A link, from ``start`` to ``end``, as its reader understands it; ``notrack``: its writer says so."""
+
+    start: int
+    end: int
+    url: str  # in ASCII, as a Location field takes it
+    host: str  # lower case
+    notrack: bool
+
+
+class Markup(NamedTuple):
+    """What was found in HTML: its links, and where a pixel goes."""
+
+    links: list[Link]
+    pixel: int
+
+
+def read_html(data: bytes, charset: str, expired: Callable[[], bool]) -> Markup | None:
+    """Return the links of ``a`` and ``area`` and of Outlook's shapes, or None when ``expired`` says so.
+
+    The pixel goes before the last ``</body>``, or at the end.
+    """
+    found: list[Link] = []
+    pixel = len(data)
+    for number, tag in enumerate(_tags(data)):
+        if number % _TURNS == 0 and expired():
+            return None
+        name = tag[1].lower()
+        if name == b"/body":
+            pixel = tag.start()
+        elif name in {b"a", b"area"} or name.startswith(b"v:"):
+            link = _href(data, tag, charset)
+            if link is not None:
+                found.append(link)
+    return Markup(found, pixel)
+
+
+def read_text(data: bytes, charset: str, expired: Callable[[], bool]) -> list[Link] | None:
+    """Return the bare URLs of plain text, without the punctuation behind them, or None when ``expired`` says so."""
+    found: list[Link] = []
+    for number, match in enumerate(_TEXT_URL.finditer(data)):
+        if number % _TURNS == 0 and expired():
+            return None
+        raw = _without_punctuation(match[0])
+        link = _link(match.start(), match.start() + len(raw), raw, charset, entities=False)
+        if link is not None:
+            found.append(link)
+    return found
+
+
+def _tags(data: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield every tag that a reader would take for one."""
+    position = 0
+    while (opening := _OPENING.search(data, position)) is not None:
+        at = opening.start()
+        if opening[0] == b"<!--":
+            position = _after_comment(data, at)
+        elif opening[0] in {b"<!", b"<?", b"</"}:  # a bogus comment, or the end of a conditional one
+            position = data.find(b">", at) + 1
+            if not position:
+                return
+        else:
+            tag = _TAG.match(data, at)
+            if tag is None:  # never closed: the reader drops all that follows
+                return
+            yield tag
+            position = tag.end()
+            if _RAW.match(tag[1]):
+                position = _after_raw(data, tag[1], position)
+
+
+def _after_comment(data: bytes, at: int) -> int:
+    conditional = _CONDITIONAL.match(data, at)
+    if conditional is not None:
+        return conditional.end()
+    if data.startswith((b"<!-->", b"<!--->"), at):
+        return data.find(b">", at) + 1
+    end = _COMMENT_END.search(data, at + 4)
+    return len(data) if end is None else end.end()
+
+
+def _after_raw(data: bytes, name: bytes, position: int) -> int:
+    """Return where the end tag of an element begins whose content is text; the end of the data without one."""
+    if name.lower() == b"plaintext":
+        return len(data)
+    end = re.compile(rb"</" + name + rb"(?=[ \t\r\n\f/>])", re.IGNORECASE).search(data, position)
+    return len(data) if end is None else end.start()
+
+
+def _href(data: bytes, tag: re.Match[bytes], charset: str) -> Link | None:
+    """Return the link of the first ``href``, the only one that counts (§13.2.5.33)."""
+    for attribute in _ATTRIBUTE.finditer(data, tag.start(2), tag.end(2)):
+        if attribute[1].lower() == b"href":
+            group = next((number for number in (2, 3, 4) if attribute[number] is not None), None)
+            if group is None:
+                return None
+            return _link(attribute.start(group), attribute.end(group), attribute[group], charset, entities=True)
+    return None
+
+
+def _link(start: int, end: int, raw: bytes, charset: str, *, entities: bool) -> Link | None:
+    """Return the link, or None for one that is not http(s) to a host, or that readers may understand differently."""
+    if len(raw) > 2 * URL_CHARS:
+        return None
+    try:
+        text = raw.decode(charset)
+    except (UnicodeDecodeError, LookupError):
+        return None
+    if entities:
+        text = _REFERENCE.sub(_character, text) if "&" in text else text
+        # WHATWG URL §4.4: white space around a URL goes, and so do line ends and tabs inside
+        text = text.strip(" \t\r\n\f").translate({9: None, 10: None, 13: None})
+    text = text.replace(" ", "%20")
+    match = _URL.fullmatch(text)
+    if match is None:
+        return None
+    authority = _AUTHORITY.fullmatch(match[3])
+    if authority is None:
+        return None
+    url = f"{match[1].lower()}://{match[3]}{_UNSAFE.sub(_percent, match[4])}"
+    if len(url) > URL_CHARS:
+        return None
+    return Link(start, end, url, authority[1].lower(), match[2] is not None)
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return what a character reference in an attribute stands for."""
+    if match[1] is not None:
+        return html.unescape(f"&{match[1]};")
+    return html5.get(match[2] + match[3], match[0])
+
+
+def _percent(match: re.Match[str]) -> str:
+    """Return a character as a URL may hold it (RFC 3986 §2.1, RFC 3987 §3.1)."""
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace"))
+
+
+def _without_punctuation(raw: bytes) -> bytes:
+    """Return a URL without what belongs to the sentence around it: ``(see http://a.test/b_(c).)``."""
+    depth = 0
+    for index, char in enumerate(raw):
+        depth += (char == 0x28) - (char == 0x29)
+        if depth < 0:
+            raw = raw[:index]
+            break
+    return raw.rstrip(b".,;:!?'`*_]}>")

@@ -1,0 +1,117 @@
+"""A recipient leaves a stream, by one click in a mail program, on our page, or by mail: the verb (RFC 8058).
+
+The token says who and what, and nobody but us can make one; it is good as long as its recipient's record is kept.
+To leave twice is to leave once. Mail of the stream is held from then on, and no other, unless the stream is all mail
+of the tenant.
+"""
+
+import sqlite3
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from arkrelay.config.live import Live
+from arkrelay.mail.unsubscribe import UnsubscribeTokens
+from arkrelay.model.errors import NotFound
+from arkrelay.model.event import Event, EventKind
+from arkrelay.model.message import Recipient
+from arkrelay.model.suppression import Cause
+from arkrelay.store import suppressions
+from arkrelay.store.database import Store
+from arkrelay.store.history import insert_events
+from arkrelay.store.queue import load_recipient
+
+log = structlog.get_logger()
+
+REASON = "unsubscribe"  # Ark contract §9.3
+BY_CLICK, BY_PAGE, BY_MAIL = "one-click", "page", "mail"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a token is good for; ``ended``: it was used before, or the address is suppressed in any other way."""
+
+    recipient: Recipient
+    sender: str  # the tenant's name, as people know it
+    stream: str
+    ended: bool
+
+
+class Unsubscriber:
+    """Reads tokens and does what they are for."""
+
+    def __init__(self, store: Store, live: Live, tokens: UnsubscribeTokens) -> None:
+        self._store = store
+        self._live = live
+        self._tokens = tokens
+
+    async def find(self, token: str) -> Subscription | None:
+        """Return what the token is good for, or None: we did not make it, or its record is no longer kept."""
+        recipient_id = self._tokens.recipient_of(token)
+        if recipient_id is None:
+            return None
+
+        def read(db: sqlite3.Connection) -> tuple[Recipient, bool] | None:
+            try:
+                recipient = load_recipient(db, recipient_id)
+            except NotFound:
+                return None
+            message = recipient.message
+            key = suppressions.key_of(recipient.address)
+            found = suppressions.among(db, message.tenant_id, [key])
+            return recipient, suppressions.reason_for(found, key, message.stream) is not None
+
+        found = await self._store.read(read)
+        if found is None:
+            return None
+        recipient, ended = found
+        message = recipient.message
+        tenant = self._live.snapshot.tenants.get(message.tenant_id)
+        stream = message.stream
+        if tenant is None or stream is None:
+            return None
+        if not self._tokens.proves(token, message.tenant_id, recipient.id, stream):
+            return None
+        return Subscription(recipient, tenant.name, stream, ended)
+
+    async def by_mail(self, local_part: str) -> bool:
+        """Do what mail to the address of a token means; return False when it is no token of ours."""
+        found = await self.find(local_part)
+        if found is not None:
+            await self.end(found, BY_MAIL)
+        return found is not None
+
+    async def end(self, subscription: Subscription, by: str) -> bool:
+        """Suppress the address in its stream, and return whether that is new; on return it is on disk."""
+        recipient, stream = subscription.recipient, subscription.stream
+        message = recipient.message
+        at = time.time()
+
+        def job(db: sqlite3.Connection) -> bool:
+            new = suppressions.suppress(
+                db,
+                message.tenant_id,
+                recipient.address,
+                REASON,
+                at,
+                cause=Cause.UNSUBSCRIBE,
+                stream=stream,
+                recipient_id=recipient.id,
+            )
+            if new:
+                data = {"address": recipient.address, "stream": stream, "by": by}
+                kinds = {EventKind.UNSUBSCRIBED: data, EventKind.SUPPRESSED: data | {"reason": REASON}}
+                insert_events(
+                    db,
+                    [
+                        Event(kind, at, message.tenant_id, message.id, recipient.id, what)
+                        for kind, what in kinds.items()
+                    ],
+                )
+            return new
+
+        new = await self._store.write(job)
+        if new:
+            log.info("recipient_unsubscribed", id=recipient.token, tenant=message.tenant_id, stream=stream, by=by)
+        return new

@@ -1,0 +1,176 @@
+"""Trying things out: a sender that needs no domain, and recipients that are played (Ark contract §16)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from ark import Ark
+from peers.daemon import Relay
+from peers.dns import DnsServer
+from peers.mx import Mx
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY, OTHER_KEY = "ark_live_acme-0123456789abcdef", "ark_live_other-0123456789abcdef"
+TENANT = f"""
+[[credentials]]
+name = "rest"
+type = "api"
+secret = "{KEY}"
+
+[[track_domains]]
+name = "track"
+domain = "sender.test"
+
+[unsubscribe]
+enabled = true
+"""
+OTHER = f"""
+name = "Other Ltd"
+[[credentials]]
+name = "rest"
+type = "api"
+secret = "{OTHER_KEY}"
+"""
+MORE = """
+api_requests_per_s = 0
+
+[public]
+url = "https://relay.test"
+
+[sandbox]
+domain = "sandbox.relay.test"
+members = ["me@rcpt.test", "You@rcpt.test"]
+daily = 3
+simulator = "simulator.relay.test"
+"""
+
+
+@dataclass
+class World:
+    relay: Relay
+    mx: Mx
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.relay.port('http')}"
+
+    async def send(self, to: str, *, key: str = KEY, status: int = 200, **fields: Any) -> dict[str, Any]:
+        body = {"from": "app@sender.test", "to": [to], "subject": "hello", "html": "<a href='http://x.test/'>x</a>"}
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
+            session.post(f"{self.base}/v1/emails", json=body | fields) as response,
+        ):
+            answer: dict[str, Any] = await response.json()
+            assert response.status == status, answer
+            return answer
+
+    async def played(self, name: str, wanted: str) -> dict[str, Any]:
+        """Send to a simulated recipient; return the email when its status is ``wanted``."""
+        sent = await self.send(f"{name}@simulator.relay.test")
+        path = f"/v1/emails/{sent['data']['id']}?expand=deliveries,activity"
+        return dict((await self.relay.until(path, lambda one: one["data"]["status"] == wanted))["data"])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("sandbox")
+    async with DnsServer() as dns, Mx() as mx:
+        dns.set("rcpt.test", "MX", "10 mx.rcpt.test.")
+        dns.set("mx.rcpt.test", "A", "127.0.0.1")
+        dns.set("track.sender.test", "CNAME", "track.relay.test.")
+        relay = Relay(folder, dns=dns.address, mx_port=mx.port, more=MORE, tenant=TENANT)
+        other = folder / "tenants" / "other.toml"
+        other.write_text(OTHER)
+        other.chmod(0o600)
+        async with relay:
+            await relay.until("/v1/tenants/acme/tracking", lambda one: one["data"]["trackDomains"][0]["dnsOk"])
+            yield World(relay, mx)
+
+
+async def test_a_tenant_without_a_domain_sends_to_members_a_few_times_a_day(world: World) -> None:
+    sender: dict[str, Any] = {"from": "hello@sandbox.relay.test", "key": OTHER_KEY}
+    answer = await world.send("stranger@rcpt.test", status=422, **sender)
+    assert answer["error"]["code"] == "sandbox_recipient_not_allowed"
+    assert answer["error"]["field"] == "to"
+    client = Ark(api_key=OTHER_KEY, base_url=f"{world.base}/v1")
+    first = client.emails.send(from_="hello@sandbox.relay.test", to=["me@rcpt.test"], subject="one", text="1")
+    assert first.data.sandbox is True
+    for to in ("you@rcpt.test", "ME@rcpt.test"):
+        assert (await world.send(to, **sender))["data"]["sandbox"] is True
+    answer = await world.send("me@rcpt.test", status=422, **sender)
+    assert answer["error"]["code"] == "sandbox_limit_exceeded"
+    await world.mx.wait(3)
+    answer = await world.send("me@rcpt.test", **(sender | {"from": "hello@else.test", "status": 422}))
+    assert answer["error"]["code"] == "domain_not_verified"
+    assert "sandbox" not in (await world.send("me@rcpt.test"))["data"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("ok", "sent", 250),
+        ("softfail", "softfail", 451),
+        ("full", "softfail", 452),
+        ("hardfail+1", "hardfail", 550),
+        ("policy", "hardfail", 554),
+        ("nobody-knows-it", "hardfail", 550),
+        ("SLOW", "sent", 250),
+        ("suppressed", "held", None),
+    ],
+)
+async def test_a_simulated_recipient_answers(world: World, name: str, status: str, code: int | None) -> None:
+    email = await world.played(name, status)
+    assert email["deliveries"][-1]["code"] == code
+    if name == "SLOW":
+        assert email["deliveries"][-1]["durationMs"] >= 10_000
+
+
+async def test_a_simulated_failure_suppresses_as_a_real_one(world: World) -> None:
+    await world.played("hardfail+again", "hardfail")
+    email = await world.played("hardfail+again", "held")
+    assert "suppression list" in email["deliveries"][-1]["details"]
+
+
+async def test_a_simulated_reader_reads(world: World) -> None:
+    opened = await world.played("open", "sent")
+    clicked = await world.played("click", "sent")
+    path = "/v1/emails/{}?expand=activity"
+    await world.relay.until(path.format(opened["id"]), lambda one: one["data"]["activity"]["openCount"] == 1)
+    found = await world.relay.until(
+        path.format(clicked["id"]), lambda one: one["data"]["activity"]["clickCount"] == 1
+    )
+    assert found["data"]["activity"]["clicks"][0]["url"] == "http://x.test/"
+
+
+async def test_a_simulated_reader_unsubscribes(world: World) -> None:
+    await world.played("unsubscribe", "sent")
+    await world.relay.until(
+        "/v1/events?type=RecipientUnsubscribed&limit=500", lambda one: len(one["data"]["events"]) == 1
+    )
+    await world.played("unsubscribe", "held")
+
+
+async def test_a_simulated_server_sends_it_back(world: World) -> None:
+    email = await world.played("bounce", "bounced")
+    assert [one["status"] for one in email["deliveries"]] == ["sent", "bounced"]
+    assert email["deliveries"][-1]["classification"] == "invalid_recipient"
+    events = (await world.relay.get("/v1/events?type=MessageBounced&limit=500"))["data"]["events"]
+    assert email["id"] in {one["emailId"] for one in events}
+
+
+async def test_a_simulated_recipient_complains(world: World) -> None:
+    await world.played("complaint", "sent")
+    await world.relay.until(
+        "/v1/events?type=MessageComplained&limit=500", lambda one: len(one["data"]["events"]) == 1
+    )
+    email = await world.played("complaint", "held")
+    assert "(reason: complaint)" in email["deliveries"][-1]["details"]
+
+
+async def test_nothing_of_it_leaves(world: World) -> None:
+    await world.played("ok+2", "sent")
+    assert not [one for one in world.mx.messages if any("simulator" in to for to in one.recipients)]
