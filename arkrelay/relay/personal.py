@@ -31,7 +31,7 @@ from arkrelay.store.engagement import LinkSet, pack
 log = structlog.get_logger()
 
 INLINE_BYTES = 16_000  # written in all; what is more is done in a thread: CPU work over ~1 ms leaves the event loop
-COPIES_BYTES = 64_000_000  # of all copies of one submission; a larger one goes out as it came
+COPIES_BYTES = 32_000_000  # of all copies of one submission, in memory twice; a larger one goes out as it came
 THREADS = 2  # at once: the interpreter lock goes round, and the event loop needs its turn
 TIME_S = 2.0  # for reading one message: what takes longer is made to hurt
 

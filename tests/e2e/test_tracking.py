@@ -276,10 +276,12 @@ async def test_nobody_is_led_where_no_tenant_wrote(world: World) -> None:
     await world.send("forged@rcpt.test", html=HTML)
     link = links(await world.arrived("forged@rcpt.test"))[0]
     head, token = link.rsplit("/", 1)
-    other = "A" if token[-1] != "A" else "B"
+
+    def forged(at: int) -> str:
+        return token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
+
     for url in (
-        f"{head}/{token[:-1]}{other}",
-        f"{head}/{token[:6]}{other}{token[7:]}",
+        *(f"{head}/{forged(at)}" for at in range(16)),
         f"{head}/{'A' * 16}",
         f"{head}/https://evil.test",
         f"{head}/{token}/",
@@ -441,3 +443,21 @@ async def test_a_browser_fetches_the_pixel_and_follows_the_link(
         await page.evaluate("document.querySelector('a').click()")
         (click,) = (await world.activity(sent["id"], clicks=1))["clicks"]
         assert click["url"] == "https://dest.test/a?b=1&c=2"
+
+
+async def test_a_click_before_a_stop_is_kept_and_links_go_on_working(world: World) -> None:
+    sent = await world.send("stop@rcpt.test", html=HTML)
+    link = links(await world.arrived("stop@rcpt.test"))[0]
+    assert (await world.fetch(link))[0] == 307
+    assert await world.relay.stop() == 0
+    await world.relay.start()
+    assert len((await world.activity(sent["id"], clicks=1))["clicks"]) == 1
+    assert (await world.fetch(link))[0] == 307
+
+
+async def test_what_is_tracked_is_told_to_prometheus(world: World) -> None:
+    sent = await world.send("metrics@rcpt.test", html=HTML)
+    await world.fetch(links(await world.arrived("metrics@rcpt.test"))[0])
+    await world.activity(sent["id"], clicks=1)
+    async with aiohttp.ClientSession() as session, session.get(f"{world.plain}/metrics") as response:
+        assert 'arkrelay_tracked_total{visitor="person",what="click"}' in await response.text()
