@@ -4,6 +4,10 @@ import base64
 import binascii
 import re
 import time
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -390,3 +394,77 @@ def test_what_is_no_token_is_none(token: str) -> None:
 def test_a_secret_that_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         LinkTokens(b"short")
+
+
+_TEXTS = st.sampled_from(
+    [
+        "Hello.\n",
+        "Read http://x.test/a now.\n",
+        "é http://x.test/b\n" * 30,
+        "<p><a href='http://x.test/c'>é</a></p>\n",
+        "<html><body>" + "<a href='http://x.test/d?e=1&amp;f=2'>x</a>\n" * 20 + "</body></html>\n",
+    ]
+)
+_LEAVES = st.tuples(
+    st.sampled_from(["plain", "html", "attached", "image"]),
+    _TEXTS,
+    st.sampled_from(["utf-8", "iso-8859-1"]),
+    st.sampled_from(["7bit", "8bit", "quoted-printable", "base64"]),
+)
+_TREES = st.recursive(
+    _LEAVES,
+    lambda inner: st.tuples(
+        st.sampled_from(["mixed", "alternative", "related"]), st.lists(inner, min_size=1, max_size=4)
+    ),
+)
+
+
+def _built(tree: Any) -> EmailMessage:
+    made = EmailMessage(policy=SMTP)
+    if len(tree) == 2:
+        made["Content-Type"] = f"multipart/{tree[0]}"
+        for one in tree[1]:
+            made.attach(_built(one))
+        return made
+    kind, text, charset, encoding = tree
+    if kind == "image":
+        made.set_content(text.encode(), "image", "png")
+        return made
+    if not text.isascii() and encoding == "7bit":
+        encoding = "quoted-printable"
+    made.set_content(text, "plain" if kind == "plain" else "html", charset=charset, cte=encoding)
+    if kind == "attached":
+        made["Content-Disposition"] = "attachment"
+    return made
+
+
+@given(_TREES)
+def test_another_parser_sees_the_same_message_with_other_links(tree: Any) -> None:
+    message = _built(tree)
+    message["From"] = "a@b.test"
+    content = message.as_bytes(policy=SMTP)
+    found = find(content, LINKS_ONLY, never)
+    if found is None:
+        return
+    before = message_from_bytes(content, policy=SMTP)
+    after = message_from_bytes(render(found), policy=SMTP)
+    changed = 0
+    for old, new in zip(before.walk(), after.walk(), strict=True):
+        assert old.items() == new.items()
+        if old.is_multipart():
+            assert old.preamble == new.preamble
+            continue
+        was, now = old.get_payload(decode=True), new.get_payload(decode=True)
+        assert isinstance(was, bytes)
+        assert isinstance(now, bytes)
+        back = now
+        for place in reversed(range(len(found.urls))):
+            back = back.replace(b"https://t.test/T/L%d" % place, found.urls[place].encode())
+        if old.get_content_type() == "text/html":
+            was, back = was.replace(b"&amp;", b"&"), back.replace(b"&amp;", b"&")
+        assert back == was
+        tracked = b"https://t.test/" in now
+        changed += tracked
+        if old.get_content_disposition() == "attachment" or old.get_content_maintype() == "image":
+            assert not tracked
+    assert changed
