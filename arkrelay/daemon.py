@@ -46,6 +46,7 @@ from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.drafts import Drafts
 from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.inbound import Inbound
@@ -182,19 +183,15 @@ class Daemon:
         self.settler.on_settled = self.leaks.settled
         link_tokens = LinkTokens(live.snapshot.link_secret())
         unsubscribe_tokens = UnsubscribeTokens(live.snapshot.unsubscribe_secret())
-        self.submitter = Submitter(
+        drafts = Drafts(
             self.store,
-            live,
             self.signing,
-            self.queue,
             self.domains,
             self.meter,
-            self.upkeep,
-            self.metrics,
-            self.leaks,
             return_paths,
             Personal(live, self.domains.tracks, link_tokens, unsubscribe_tokens),
         )
+        self.submitter = Submitter(self.store, live, drafts, self.queue, self.upkeep, self.metrics, self.leaks)
         self.tracker = Tracker(self.store, live, link_tokens, self.metrics)
         self.unsubscriber = Unsubscriber(self.store, live, unsubscribe_tokens)
         self.inbound = Inbound(

@@ -1,6 +1,6 @@
 """The path of a message, one module a hop; read top to bottom to know what happens to mail.
 
-``submit`` takes responsibility: admission, header clean-up, signature (``sign``), one write; when it
+``submit`` takes responsibility: ``drafts`` (header clean-up, admission, signature: ``sign``) and one write; when it
 returns, the message is on disk. ``queue`` decides which destination is served now and by how many
 connections, and ``connection`` is one of them at work; ``plan`` says where mail goes and what TLS is demanded
 there, ``ways`` from which of our addresses (``sources``) or by which route, ``deliver`` connects and sends, and
