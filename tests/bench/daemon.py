@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +43,22 @@ def running(
     sink: int | None = None,
     program: Sequence[str] = ("-m", "arkrelay"),
     stop: signal.Signals = signal.SIGTERM,
+    more: Sequence[str] = ("", ""),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """Give a fresh daemon, configured as the kit's; ``program`` is what the interpreter runs, ``stop`` ends it."""
+    """Give a fresh daemon, configured as the kit's; ``program`` is what the interpreter runs, ``stop`` ends it.
+
+    ``more`` is TOML that follows in its configuration and in its tenant's, ``environment`` what it sees besides ours.
+    """
     home = folder / "idle"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     port, http = free_port(), free_port()
-    config = peer.write(home, port, sink or free_port(), folder / "dkim.pem", http)
+    config = peer.write(home, port, sink or free_port(), folder / "dkim.pem", http, *more)
     with (home / "log.jsonl").open("wb") as log:
         began = time.monotonic()
-        process = subprocess.Popen([sys.executable, *program, "serve", "-c", str(config)], stderr=log)
+        command = [sys.executable, *program, "serve", "-c", str(config)]
+        process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
     try:
         greeting(process, port, home / "log.jsonl")
         yield Daemon(process, port, http, time.monotonic() - began)

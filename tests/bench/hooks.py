@@ -81,7 +81,7 @@ def measure(folder: Path, events: int, webhooks: int, dead: int, down_s: float, 
     """Return what one run measured."""
     certificates.valid(HOST)  # made before the fork, so that both sides know the same
     ours, theirs = multiprocessing.Pipe()
-    receivers = multiprocessing.Process(target=_serve, args=(theirs, tls, down_s), daemon=True)
+    receivers = multiprocessing.Process(target=serve_receivers, args=(theirs, tls, down_s), daemon=True)
     receivers.start()
     url = ours.recv()
     urls = [f"{url}/t{number}" for number in range(webhooks)] + [f"{url}/hang"] * dead
@@ -170,8 +170,12 @@ def _insertion(store: Store, tenant_id: str, number: int, now: float) -> Inserti
     return Insertion(message, [recipient], b"x", [event])
 
 
-def _serve(pipe: Connection, tls: bool, down_s: float) -> None:
-    """Be all receivers: answer 200 and remember uuids, until this process is ended."""
+def serve_receivers(pipe: Connection, tls: bool, down_s: float) -> None:
+    """Be all receivers: answer 200 and remember uuids, until this process is ended.
+
+    The pipe gives the URL, then a pair for each word: of "done" how many events came and how many different ones,
+    of any other how many, when the first and when the last.
+    """
     up_at: list[float] = []  # decided by the first request
     uuids: list[str] = []
     times: list[float] = []

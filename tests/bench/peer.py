@@ -66,8 +66,10 @@ DOMAIN = "sender.test"  # what the load generator sends from
 API_KEY = "ark_live_bench-key-of-no-worth"
 
 
-def write(folder: Path, port: int, sink: int, key: Path, http: int = 0) -> Path:
-    """Return the path of a configuration that relays everything to the sink, signed."""
+def write(
+    folder: Path, port: int, sink: int, key: Path, http: int = 0, more: str = "", more_tenant: str = ""
+) -> Path:
+    """Return the path of a configuration that relays everything to the sink, signed; ``more`` TOML may follow."""
     keys = folder / "state" / "keys"
     keys.mkdir(mode=0o700, parents=True)
     (folder / "state").chmod(0o700)
@@ -75,10 +77,10 @@ def write(folder: Path, port: int, sink: int, key: Path, http: int = 0) -> Path:
     (keys / "bench.pem").chmod(0o600)
     (folder / "tenants").mkdir()
     tenant = folder / "tenants" / "bench.toml"
-    tenant.write_text(TENANT.format(domain=DOMAIN, key=API_KEY))
+    tenant.write_text(TENANT.format(domain=DOMAIN, key=API_KEY) + more_tenant)
     tenant.chmod(0o600)
     config = folder / "arkrelay.toml"
-    config.write_text(SETTINGS.format(port=port, sink=sink, http=http))
+    config.write_text(SETTINGS.format(port=port, sink=sink, http=http) + more)
     return config
 
 

@@ -16,6 +16,7 @@ import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.daemon import Daemon, running
 from bench.peer import API_KEY
@@ -32,10 +33,15 @@ Run = Mapping[str, float]
 
 def measure(kit: Path, folder: Path, rounds: int) -> list[Run]:
     """Return what each round measured: see ``_round``."""
+    make_key(folder)
+    return [_round(kit, folder) for _ in range(rounds)]
+
+
+def make_key(folder: Path) -> None:
+    """Leave the key there that the relay signs with, if it is not there yet."""
     key = folder / "dkim.pem"
     if not key.exists():
         subprocess.run(["openssl", "genrsa", "-traditional", "-out", key, "2048"], check=True, capture_output=True)
-    return [_round(kit, folder) for _ in range(rounds)]
 
 
 def lines(runs: Sequence[Run]) -> list[Line]:
@@ -66,20 +72,21 @@ def complaints(runs: Sequence[Run]) -> list[str]:
 
 
 def _round(kit: Path, folder: Path) -> Run:
+    script = kit / "tools" / "post.lua"
     with (
         socket.create_server(("127.0.0.1", 0), backlog=1000) as silent,  # the kernel accepts, and that is all
         running(folder, silent.getsockname()[1], stop=signal.SIGKILL) as daemon,  # it would wait for its deliveries
     ):
-        _wrk(kit, daemon, WARM_UP_S)
-        before, cpu_before = _stored(daemon), daemon.cpu_s()
-        said = _wrk(kit, daemon, SECONDS)
-        cpu_s, stored = daemon.cpu_s() - cpu_before, _stored(daemon) - before
-    return {**said, "stored": stored, "cpu_per_1000": 1000 * cpu_s / max(1.0, said["answered"])}
+        post(script, daemon, WARM_UP_S)
+        before, cpu_before = stored(daemon), daemon.cpu_s()
+        said = post(script, daemon, SECONDS)
+        cpu_s, kept = daemon.cpu_s() - cpu_before, stored(daemon) - before
+    return {**said, "stored": kept, "cpu_per_1000": 1000 * cpu_s / max(1.0, said["answered"])}
 
 
-def _wrk(kit: Path, daemon: Daemon, seconds: int) -> dict[str, float]:
-    """Load the relay, and return what wrk says of it."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(kit / "tools" / "post.lua")]
+def post(script: Path, daemon: Daemon, seconds: int) -> dict[str, float]:
+    """Load the relay with what a Lua script for wrk says, and return what wrk says of it."""
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script)]
     url = f"http://127.0.0.1:{daemon.http}/v1/emails"
     out = subprocess.run(
         [*command, url], check=True, capture_output=True, text=True, env={**os.environ, "BENCH_API_KEY": API_KEY}
@@ -109,10 +116,16 @@ def _time_s(pattern: str, out: str) -> float:
     return _number(pattern, out) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}[unit[2] if unit else "s"]
 
 
-def _stored(daemon: Daemon) -> float:
-    """Return how many emails the relay has."""
+def stored(daemon: Daemon, status: str = "") -> float:
+    """Return how many emails the relay has, or how many of this status."""
+    return float(ask(daemon, f"/emails?perPage=1{'&status=' * bool(status)}{status}")["total"])
+
+
+def ask(daemon: Daemon, path: str) -> dict[str, Any]:
+    """Return what the relay's API answers to a GET."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{daemon.http}/v1/emails?perPage=1", headers={"Authorization": f"Bearer {API_KEY}"}
+        f"http://127.0.0.1:{daemon.http}/v1{path}", headers={"Authorization": f"Bearer {API_KEY}"}
     )
     with urllib.request.urlopen(request, timeout=60) as response:
-        return float(json.load(response)["total"])
+        found: dict[str, Any] = json.load(response)
+        return found

@@ -1,12 +1,13 @@
 """Run arkrelay and Postfix with OpenDKIM side by side, and print what we mean to reach beside what was measured.
 
-    python tests/bench/run.py --kit PATH [--loads 4k-keep,4k,rest] [--rounds 5] [--scale 0.5] [--json]
+    python tests/bench/run.py --kit PATH [--loads 4k-keep,4k,rest,tracked] [--rounds 5] [--scale 0.5] [--json]
 
 The load generator, the sink and Postfix' configuration are those of the benchmark kit, a folder with ``bench.py``,
 ``peers/`` and ``tools/``; its path is ``--kit`` or ``$ARKRELAY_BENCH_KIT``. ``peer.py``, beside this file, is how the
 kit starts arkrelay. It needs Linux, root, a cgroup2 mount, gcc, openssl, postfix and opendkim (Debian:
-``apt-get install gcc libc6-dev openssl postfix opendkim``) and says which of them are missing. The load ``rest``
-(see ``rest.py``) is arkrelay's alone; by itself it needs neither root nor Postfix, but wrk and openssl.
+``apt-get install gcc libc6-dev openssl postfix opendkim``) and says which of them are missing. The loads ``rest``
+(see ``rest.py``) and ``tracked`` (see ``tracked.py``) are arkrelay's alone; by themselves they need neither root nor
+Postfix, but wrk and openssl, and the second gcc.
 
 Rounds are interleaved and medians are compared. The ratios hold for one run: load, sink and both relays share the
 machine, so a machine that does something else at the same time measures that as well. ``--scale`` multiplies the
@@ -34,15 +35,16 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # a script's own folder was first; `bench` is seen from here
 
-from bench import rest  # noqa: E402 -- it needs the line above
+from bench import rest, tracked  # noqa: E402 -- it needs the line above
 from bench.daemon import running  # noqa: E402 -- likewise
 from bench.table import Line, render  # noqa: E402 -- likewise
 
 US, THEM = "arkrelay", "postfix"
-LOADS = ("4k-keep", "4k", "100k-keep", "seq-1", "lat-100", rest.LOAD)
+LOADS = ("4k-keep", "4k", "100k-keep", "seq-1", "lat-100", rest.LOAD, tracked.LOAD)
+ALONE = (rest.LOAD, tracked.LOAD)  # arkrelay's, without a peer
 PROGRAMS = {"gcc": "gcc libc6-dev", "openssl": "openssl", "postfix": "postfix", "opendkim": "opendkim"}
-REST_PROGRAMS = {"openssl": "openssl", "wrk": "wrk"}
-REST_FILES = ("tools/post.lua",)
+ALONE_PROGRAMS = {"openssl": "openssl", "wrk": "wrk"}
+ALONE_FILES = {rest.LOAD: "tools/post.lua", tracked.LOAD: "tools/smtpsink.c"}
 KIT_FILES = ("bench.py", "peers/peers.py", "tools/smtpload.c", "tools/smtpsink.c", "tools/idle.py")
 IDLE_CONNECTIONS = 500
 STARTS = 5
@@ -87,9 +89,11 @@ IDLE_GOALS = (
 
 def missing(kit: Path | None, loads: Sequence[str]) -> list[str]:
     """Return everything that these loads need and do not find, as sentences."""
-    by_smtp = any(load != rest.LOAD for load in loads)
-    files = (KIT_FILES if by_smtp else ()) + (REST_FILES if rest.LOAD in loads else ())
-    programs = (PROGRAMS if by_smtp else {}) | (REST_PROGRAMS if rest.LOAD in loads else {})
+    by_smtp, alone = any(load not in ALONE for load in loads), [load for load in ALONE if load in loads]
+    files = (KIT_FILES if by_smtp else ()) + tuple(ALONE_FILES[load] for load in alone)
+    programs = (PROGRAMS if by_smtp else {}) | (ALONE_PROGRAMS if alone else {})
+    if tracked.LOAD in loads:
+        programs["gcc"] = PROGRAMS["gcc"]
     found: list[str] = []
     if kit is None:
         found.append("the benchmark kit: name its folder by --kit or $ARKRELAY_BENCH_KIT")
@@ -217,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     if lacking:
         print("the benchmark cannot run here; it needs:", *lacking, sep="\n  ", file=sys.stderr)
         return 1
-    by_smtp = [load for load in loads if load != rest.LOAD]
+    by_smtp = [load for load in loads if load not in ALONE]
     with contextlib.ExitStack() as stack:
         folder = options.dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arkbench-")))
         folder.mkdir(exist_ok=True)
@@ -226,12 +230,24 @@ def main(argv: list[str] | None = None) -> int:
         rows = run_kit(options.kit, folder, by_smtp, options.rounds, options.scale) if by_smtp else []
         idle = measure_idle(options.kit, folder) if by_smtp else {}
         by_rest = rest.measure(options.kit, folder, options.rounds) if rest.LOAD in loads else []
-    lines = [*judge(rows), *(rest.lines(by_rest) if by_rest else ()), *(idle_lines(idle) if idle else ())]
-    wrong = [*complaints(rows), *rest.complaints(by_rest)]
+        by_both = tracked.measure(options.kit, folder, options.rounds) if tracked.LOAD in loads else []
+    lines = [*judge(rows), *(rest.lines(by_rest) if by_rest else ()), *(tracked.lines(by_both) if by_both else ())]
+    lines += idle_lines(idle) if idle else []
+    wrong = [*complaints(rows), *rest.complaints(by_rest), *tracked.complaints(by_both)]
     if options.json:
         table = [asdict(line) for line in lines]
         print(
-            json.dumps({"lines": table, "complaints": wrong, "idle": idle, "runs": rows, "rest": by_rest}, indent=1)
+            json.dumps(
+                {
+                    "lines": table,
+                    "complaints": wrong,
+                    "idle": idle,
+                    "runs": rows,
+                    "rest": by_rest,
+                    "tracked": by_both,
+                },
+                indent=1,
+            )
         )
     else:
         print(render(lines))
@@ -246,7 +262,7 @@ def parser() -> argparse.ArgumentParser:
     known = os.environ.get("ARKRELAY_BENCH_KIT")
     found.add_argument("--kit", type=Path, default=Path(known) if known else None, help="folder of the benchmark kit")
     found.add_argument(
-        "--loads", default=",".join(LOADS), help="of the kit's loads and rest, with commas (%(default)s)"
+        "--loads", default=",".join(LOADS), help="of the kit's loads, rest and tracked, with commas (%(default)s)"
     )
     found.add_argument("--rounds", type=int, default=3, help="medians are of so many (%(default)s)")
     found.add_argument("--scale", type=float, default=0.5, help="multiplies the number of messages (%(default)s)")
