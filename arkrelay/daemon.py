@@ -173,8 +173,8 @@ class Daemon:
             own,
             self.sources,
         )
-        poster = Poster(self.resolver, own)
-        self.hooks = Hooks(self.store, live, poster, HookKeys(settings.state_dir), self.metrics)
+        self.poster = Poster(self.resolver, own)
+        self.hooks = Hooks(self.store, live, self.poster, HookKeys(settings.state_dir), self.metrics)
         self.hook_queue = HookQueue(self.store, live, self.hooks)
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
@@ -216,7 +216,9 @@ class Daemon:
             return_paths,
             self.inbound,
         )
-        self.tls_reports = TlsReports(self.store, live, self.resolver, self.submitter, poster, self.peer_tls.counts)
+        self.tls_reports = TlsReports(
+            self.store, live, self.resolver, self.submitter, self.poster, self.peer_tls.counts
+        )
         certificate = None
         if settings.tls is not None:
             certificate = ServerCertificate(*_pairs(settings.tls))
@@ -326,6 +328,7 @@ class Daemon:
         self.tracker.flush()
         await self.requests.stop()
         await self.tasks.cancel()
+        await self.poster.close()
         await self.peer_tls.close()
         await self.resolver.close()
         self.signing.close()

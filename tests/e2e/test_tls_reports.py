@@ -166,6 +166,7 @@ async def test_a_domain_that_asks_by_https_gets_it_posted(world: World, monkeypa
     poster = Poster(daemon.resolver, frozenset(), context=lambda: verifying(str(certificates.authority().ca_file)))
     reports = TlsReports(daemon.store, daemon.live, daemon.resolver, daemon.submitter, poster, daemon.peer_tls.counts)
     assert await reports.report(DAY + DAY_S + 100.0) == 1
+    await poster.close()
     (request,) = world.web.requests
     assert (request.method, request.path) == ("POST", "/tlsrpt")
     assert request.headers["content-type"] == "application/tlsrpt+gzip"

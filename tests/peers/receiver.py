@@ -34,6 +34,7 @@ class Receiver:
         self.requests: list[Request] = []
         self.connections = 0
         self.sent_bytes = 0  # that the kernel took, of a flood
+        self.keeps = False  # connections, for further requests
         self.gone_away = ""  # where a redirect points
         self.decide: Callable[[Request], int | None] = lambda _request: None  # a status, or None: as the path says
         self._context = context
@@ -69,6 +70,11 @@ class Receiver:
                 writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await self._take(reader, writer) and self.keeps:
+            pass
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; return whether the connection is good for another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
         method, path, _ = first.split(" ")
@@ -79,9 +85,11 @@ class Receiver:
         if (status := self.decide(request)) is not None:
             writer.write(_response(status, b"as decided"))
             await writer.drain()
-            return
-        await self._behave(path.partition("?")[0].removeprefix("/"), path.partition("?after=")[2], writer)
+            return True
+        what = path.partition("?")[0].removeprefix("/")
+        await self._behave(what, path.partition("?after=")[2], writer)
         await writer.drain()
+        return what not in ("close", "rubbish")
 
     async def _behave(  # noqa: C901 -- a table
         self, what: str, after: str, writer: asyncio.StreamWriter

@@ -1,5 +1,6 @@
 """One POST to an endpoint that somebody else chose: what it may do to us, and where we never go."""
 
+import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from peers import certificates
 from peers.dns import DnsServer
-from peers.receiver import FLOOD_BYTES, Receiver
+from peers.receiver import FLOOD_BYTES, Receiver, Request
 
 from arkrelay.model.hook import Answer
 from arkrelay.policy.route import parse_networks
@@ -48,7 +49,9 @@ async def rig() -> AsyncIterator[Rig]:
         dns.set("hook.test", "A", ALLOWED)
         resolver = Resolver([dns.address], 1.0)
         stack.push_async_callback(resolver.close)
-        yield Rig(dns, resolver, receiver, trap)
+        made = Rig(dns, resolver, receiver, trap)
+        stack.push_async_callback(made.poster.close)
+        yield made
 
 
 async def test_the_bytes_and_the_headers_arrive_as_they_were_given(rig: Rig) -> None:
@@ -62,6 +65,56 @@ async def test_the_bytes_and_the_headers_arrive_as_they_were_given(rig: Rig) -> 
     assert request.headers["content-length"] == str(len(BODY))
     assert request.headers["accept-encoding"] == "identity"
     assert not request.headers.keys() & {"cookie", "authorization", "proxy-authorization"}
+
+
+async def test_a_connection_is_kept_for_the_next_post(rig: Rig) -> None:
+    rig.receiver.keeps = True
+    for path in ("", "204", "400", "500", "redirect", ""):
+        assert (await rig.post(f"https://hook.test:PORT/{path}")).status is not None
+    assert rig.receiver.connections == 1
+    assert len(rig.receiver.requests) == 6
+
+
+async def test_a_kept_connection_that_is_closed_when_it_is_used_costs_no_attempt(rig: Rig) -> None:
+    rig.receiver.keeps = True
+    assert (await rig.post("https://hook.test:PORT/")).success
+    seen: list[int] = []
+
+    def close_the_kept(request: Request) -> int | None:
+        seen.append(rig.receiver.connections)
+        if len(seen) == 1:
+            raise ConnectionError  # after the request was read: nothing is answered
+        return None
+
+    rig.receiver.decide = close_the_kept
+    assert (await rig.post("https://hook.test:PORT/")).success
+    assert seen == [1, 2], "once on the kept connection, once more on a new one"
+
+
+async def test_a_fresh_connection_that_is_closed_is_a_failed_attempt(rig: Rig) -> None:
+    rig.receiver.keeps = True
+    assert (await rig.post("https://hook.test:PORT/")).success
+    assert (await rig.post("https://hook.test:PORT/close")).error == "The connection ended before an answer came"
+    assert len(rig.receiver.requests) == 3, "the second post was made twice, and not for ever"
+
+
+async def test_a_kept_connection_ends_after_a_minute_with_the_address_it_was_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.receiver.keeps = True
+    rig.dns.set("hook.test", "A", ALLOWED, ttl=0)
+    monkeypatch.setattr("arkrelay.wire.https.KEPT_S", 0.2)
+    monkeypatch.setattr("arkrelay.wire.dnscache.MIN_TTL_S", 0.0)
+    async with Receiver("127.0.0.4", rig.receiver.port, certificates.valid("hook.test").server_context()) as moved:
+        assert (await rig.post("https://hook.test:PORT/")).success
+        rig.dns.set("hook.test", "A", "127.0.0.4", ttl=0)
+        assert (await rig.post("https://hook.test:PORT/")).success
+        assert (rig.receiver.connections, moved.connections) == (1, 0)
+        await asyncio.sleep(0.25)
+        answer = await rig.post("https://hook.test:PORT/")
+        assert answer.error is not None
+        assert "127.0.0.4 may not be posted to" in answer.error
+        assert moved.connections == 0
 
 
 @pytest.mark.parametrize(
@@ -230,9 +283,9 @@ async def test_a_name_that_changes_its_mind_is_judged_anew(rig: Rig) -> None:
     assert (await rig.post("https://hook.test:PORT/")).success
     rig.dns.set("hook.test", "A", "127.0.0.1", ttl=0)
     fresh = Resolver([rig.dns.address], 1.0)
-    answer = await Poster(fresh, frozenset(), context=trusting).post(
-        f"https://hook.test:{rig.trap.port}/", BODY, HEADERS, timeout_s=5.0, allow=ALLOW
-    )
+    poster = Poster(fresh, frozenset(), context=trusting)
+    answer = await poster.post(f"https://hook.test:{rig.trap.port}/", BODY, HEADERS, timeout_s=5.0, allow=ALLOW)
+    await poster.close()
     await fresh.close()
     assert answer.error == "127.0.0.1 may not be posted to: it is loopback"
     assert rig.trap.connections == 0

@@ -58,11 +58,11 @@ class Post:
 @pytest.fixture
 async def post(rig: Rig, folder: Folder) -> AsyncIterator[Post]:
     resolver = Resolver(["127.0.0.1:9"], 0.1)
+    poster = Poster(resolver, frozenset())
     async with Receiver(HOST) as receiver:
-        hooks = Hooks(
-            rig.store, rig.live, Poster(resolver, frozenset()), HookKeys(folder.state), Metrics(), clock=Clock()
-        )
+        hooks = Hooks(rig.store, rig.live, poster, HookKeys(folder.state), Metrics(), clock=Clock())
         yield Post(rig, hooks, receiver)
+    await poster.close()
     await resolver.close()
 
 
