@@ -49,7 +49,8 @@ def test_notify_decides_who_is_told(
     settings, recipient = Dsn(failures=failures), replace(RECIPIENT, notify=words)
     assert notify.action_for(outcome(Status.HARDFAIL, recipient), settings) is failed
     assert notify.action_for(outcome(Status.SENT, recipient, attempt=TAKEN), settings) is relayed
-    for status in (Status.SOFTFAIL, Status.PENDING, Status.HELD, Status.BOUNCED):
+    assert notify.action_for(outcome(Status.BOUNCED, recipient), settings) is failed
+    for status in (Status.SOFTFAIL, Status.PENDING, Status.HELD):
         assert notify.action_for(outcome(status, recipient), settings) is None
 
 
