@@ -5,8 +5,15 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
+
+# How long an example takes tells how busy the machine is, and nothing about what is tested.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 pytest.register_assert_rewrite("peers.office")  # its assertions shall say what they compared
 
