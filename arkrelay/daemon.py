@@ -39,9 +39,11 @@ from arkrelay.model.message import Status
 from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
+from arkrelay.relay.bench import Machine
 from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
+from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.inbound import Inbound
@@ -68,7 +70,7 @@ from arkrelay.store.usage import totals
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
 from arkrelay.wire.https import Poster
-from arkrelay.wire.machine import own_addresses, system_ipv6
+from arkrelay.wire.machine import clock_is_kept, own_addresses, system_ipv4, system_ipv6
 from arkrelay.wire.tls import ServerCertificate
 
 log = structlog.get_logger()
@@ -109,6 +111,11 @@ async def _run(live: Live) -> int:
     return await Daemon(live).run()
 
 
+def _resolver(live: Live) -> Resolver:
+    dns = live.snapshot.settings.dns
+    return Resolver(dns.nameservers, dns.timeout_s, trust_ad=dns.trust_ad)
+
+
 def _collect_seldom() -> None:
     """Leave what was made so far, lanes of a large queue included, to reference counts: it is no garbage.
 
@@ -134,7 +141,7 @@ class Daemon:
             settings.state_dir / "journal", boot_id(), self.store.epoch
         )
         self.signing = Signing()
-        self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
+        self.resolver = _resolver(live)
         rules, bursts, return_paths = Rules.load(), Bursts(), ReturnPaths(live.snapshot.return_path_secret())
         notices = Notices(self.store, live, self.signing)
         self.settler = Settler(self.store, live, self.metrics, rules, notices, bursts)
@@ -194,6 +201,14 @@ class Daemon:
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
         self.doors = Doors(live, self.submitter, self.inbound, certificate, self.metrics, rates)
+        machine = Machine(
+            own=own_addresses,
+            ipv4=system_ipv4,
+            ipv6=system_ipv6,
+            clock_is_kept=clock_is_kept,
+            listeners=lambda: self.doors.bound,
+        )
+        self.doctor = Doctor(live, lambda: _resolver(live), machine, return_paths, self.store)
         parts = Parts(
             store=self.store,
             live=live,
@@ -204,6 +219,7 @@ class Daemon:
             meter=self.meter,
             operator=Operator(self.store, self.queue),
             domains=self.domains,
+            doctor=self.doctor,
             hooks=self.hooks,
             upkeep=self.upkeep,
             metrics=self.metrics,
@@ -245,6 +261,7 @@ class Daemon:
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
         await self.domains.load()
+        await self.doctor.load()
         await self.meter.load(list(self.live.snapshot.tenants))
         self.courier.clear_text_until = await self.store.read(lambda db: lists.clear_text_hosts(db, time.time()))
         await self.peer_tls.load()
@@ -257,6 +274,7 @@ class Daemon:
         self.tasks.spawn("queue", self.queue.run())
         self.tasks.spawn("domains", self.domains.run())
         self.tasks.spawn("sources", self.sources.run())
+        self.tasks.spawn("doctor", self.doctor.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())
@@ -327,6 +345,7 @@ class Daemon:
             log.warning("configuration", text=warning)
         self.domains.changed()
         self.sources.changed()
+        self.doctor.changed()
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------
@@ -413,4 +432,10 @@ class Daemon:
             lambda: {(): float(self.settler.unwritten)},
         )
         show("arkrelay_disk_free_bytes", "Free on the state disk.", (), lambda: {(): float(self.upkeep.free_bytes())})
+        show(
+            "arkrelay_doctor_findings",
+            "Findings of the doctor's last look, by level.",
+            ("level",),
+            lambda: {(level,): float(n) for level, n in self.doctor.counts().items()},
+        )
         show("arkrelay_up", "Accepts and delivers: 1.", (), lambda: {(): float(not self.unready())})

@@ -23,6 +23,7 @@ COMMANDS = MappingProxyType(
         "plan": ("control", "Show what a reload would change."),
         "reload": ("control", "Let the daemon read its configuration again."),
         "status": ("control", "Show what the daemon is doing."),
+        "doctor": ("doctor", "Look at DNS, certificates, port 25 and blocklists, and say what to do."),
         "tenant": ("tenant", "Tenants: add, list, show, set, remove."),
         "credential": ("credential", "SMTP passwords and API keys of a tenant."),
         "domain": ("domain", "Sender domains: add, list, show, dns, verify, rotate, remove."),

@@ -12,7 +12,9 @@ What comes back later, bounces and complaints, enters by ``inbound``; ``mailboxe
 Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
 anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hooks`` (one post to one
 webhook, signed and recorded), ``peertls`` (what TLS destinations demand; ``tlscounts`` and
-``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space).
+``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space),
+``doctor`` (is all in order outside of this program? ``doctordns``, ``doctormail`` and ``doctorhost`` look, with what
+is on the ``bench``).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped
