@@ -7,13 +7,15 @@ import click
 
 from arkrelay.cli import output, shapes
 from arkrelay.cli.client import Daemon, Denied, NotRunning
+from arkrelay.cli.dns import dns_domain
 from arkrelay.cli.files import domain_in, domain_name, load, source, tell_daemon, tenant_id_in
+from arkrelay.cli.guide import guide_domain
 from arkrelay.cli.records import look_up, print_records, records_of
 from arkrelay.cli.rotate import keys_of, rotate_domain
 from arkrelay.cli.state import State, config_option, json_option, pass_state, tenant_option
 from arkrelay.config import tenants
 from arkrelay.model.tenant import Domain, Tenant
-from arkrelay.policy.records import render_json, render_zone
+from arkrelay.policy.records import render_json
 
 ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 
@@ -105,24 +107,6 @@ def show_domain(state: State, as_json: bool, name: str) -> None:
         print_records(records_of(snapshot, one))
 
 
-@domain_command.command("dns")
-@config_option
-@click.option("--format", "form", type=click.Choice(["table", "bind", "json"]), default="table", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.argument("name")
-@pass_state
-def dns_domain(state: State, form: str, as_json: bool, name: str) -> None:
-    """Print the DNS records to publish: as a table, as lines of a BIND zone file, or as JSON."""
-    snapshot = load(state)
-    records = records_of(snapshot, domain_in(snapshot, name)[1])
-    if as_json or form == "json":
-        output.print_json(render_json(records))
-    elif form == "bind":
-        click.echo(render_zone(records), nl=False)
-    else:
-        print_records(records)
-
-
 @domain_command.command("verify")
 @config_option
 @json_option
@@ -188,3 +172,5 @@ def remove_domain(state: State, yes: bool, name: str) -> None:
 
 
 domain_command.add_command(rotate_domain)
+domain_command.add_command(dns_domain)
+domain_command.add_command(guide_domain)

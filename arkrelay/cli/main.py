@@ -26,7 +26,7 @@ COMMANDS = MappingProxyType(
         "doctor": ("doctor", "Look at DNS, certificates, port 25 and blocklists, and say what to do."),
         "tenant": ("tenant", "Tenants: add, list, show, set, remove."),
         "credential": ("credential", "SMTP passwords and API keys of a tenant."),
-        "domain": ("domain", "Sender domains: add, list, show, dns, verify, rotate, remove."),
+        "domain": ("domain", "Sender domains: add, list, show, dns, guide, verify, rotate, remove."),
         "key": ("key", "Organisation API keys: add, list, remove."),
         "webhook": ("webhook", "Receivers of events: add, list, remove."),
         "track-domain": ("track_domain", "Names for open and click tracking: add, list, remove."),

@@ -172,7 +172,7 @@ def test_dns_records_in_three_forms(acme: Program) -> None:
     assert "psrp.mail 3600 IN CNAME rp.relay.example.com." in zone
     assert all(len(part) <= 255 for line in zone.splitlines() for part in line.split('"')[1::2])
     records = shown(acme, "domain", "dns", "mail.example.co.uk")
-    assert set(records) == {"zone", "spf", "dkim", "returnPath"}
+    assert set(records) == {"zone", "spf", "dkim", "returnPath", "dmarc"}
     assert records["spf"] == {
         "type": "TXT",
         "name": "mail",
