@@ -54,6 +54,7 @@ from arkrelay.relay.operate import Operator
 from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
+from arkrelay.relay.rotation import Rotations
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.sources import Sources
@@ -209,6 +210,8 @@ class Daemon:
             listeners=lambda: self.doors.bound,
         )
         self.doctor = Doctor(live, lambda: _resolver(live), machine, return_paths, self.store)
+        editing = asyncio.Lock()
+        self.rotations = Rotations(live, self.resolver, self.reload, editing)
         parts = Parts(
             store=self.store,
             live=live,
@@ -231,7 +234,7 @@ class Daemon:
             rates=rates,
             requests=self.requests,
             events=EventWatch(self.store),
-            editing=asyncio.Lock(),
+            editing=editing,
             composing=asyncio.Lock(),
         )
         self.http = HttpDoors(parts, certificate)
@@ -275,6 +278,7 @@ class Daemon:
         self.tasks.spawn("domains", self.domains.run())
         self.tasks.spawn("sources", self.sources.run())
         self.tasks.spawn("doctor", self.doctor.run())
+        self.tasks.spawn("rotations", self.rotations.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())

@@ -11,11 +11,12 @@ from arkrelay.cli.dns import dns_domain
 from arkrelay.cli.files import domain_in, domain_name, load, source, tell_daemon, tenant_id_in
 from arkrelay.cli.guide import guide_domain
 from arkrelay.cli.records import look_up, print_records, records_of
-from arkrelay.cli.rotate import keys_of, rotate_domain
+from arkrelay.cli.rotate import key_fields, keys_of, next_words, rotate_domain
 from arkrelay.cli.state import State, config_option, json_option, pass_state, tenant_option
 from arkrelay.config import tenants
 from arkrelay.model.tenant import Domain, Tenant
 from arkrelay.policy.records import render_json
+from arkrelay.relay.rotation import plan_of
 
 ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 
@@ -95,7 +96,8 @@ def show_domain(state: State, as_json: bool, name: str) -> None:
             ("name", one.name),
             ("tenant", owner.id),
             ("trusted", one.trusted),
-            ("dkim", [f"{key.selector} {key.algorithm} {key.state}" for key in one.dkim]),
+            *key_fields(one),
+            *([("rotation", next_words(one))] if plan_of(one).step != "publish" else []),
             ("created", one.created_at or None),
             *([("verified", seen.get("verified")), ("checked", seen.get("checkedAt"))] if seen else []),
         ]

@@ -350,6 +350,12 @@ def _check_domain(reader: Reader, domain: Domain) -> None:
         if key.selector.lower() in selectors:
             reader.report(reader.at(key, "selector"), f"{key.selector} is used twice")
         selectors.add(key.selector.lower())
+        for part in ("since", "seen"):
+            if value := getattr(key, part):
+                try:
+                    parse_date(value)
+                except ValueError:
+                    reader.report(reader.at(key, part), f"expected ISO 8601, got {describe(value)}")
 
 
 def _check_webhook(reader: Reader, webhook: Webhook, *, allow_http: bool) -> None:
