@@ -10,6 +10,7 @@ import click
 from arkrelay.cli import output
 from arkrelay.cli.client import Daemon, Denied, NotRunning
 from arkrelay.cli.files import domain_in, domain_name, load
+from arkrelay.cli.look import addresses_here, resolver_of
 from arkrelay.cli.records import print_records, records_of
 from arkrelay.cli.state import Failed, State, config_option, pass_state, usage
 from arkrelay.config.snapshot import Snapshot
@@ -20,11 +21,8 @@ from arkrelay.policy.records import RecordSet, render_json
 from arkrelay.policy.zonediff import Line
 from arkrelay.policy.zoneforms import TEXT_FORMS, Sheet, sheet_of, sheet_of_machine, terraform_cloudflare
 from arkrelay.policy.zones import zone_of
-from arkrelay.relay.bench import Machine
-from arkrelay.relay.doctordns import find_addresses
 from arkrelay.relay.domains import inspect
 from arkrelay.wire.dns import Resolver
-from arkrelay.wire.machine import clock_is_kept, own_addresses, system_ipv4, system_ipv6
 
 FORMS = ("table", "json", *TEXT_FORMS)
 POLL_S = 10.0  # negative answers are kept for minutes by resolvers; asking more often shows nothing earlier
@@ -129,7 +127,7 @@ class _Machine:
         settings = snapshot.settings
         self.snapshot = snapshot
         _check_zone(settings.hostname, zone)
-        addresses = asyncio.run(self._addresses())
+        addresses = [one.address for one in addresses_here(snapshot)]
         self.sheet = sheet_of_machine(
             zone or zone_of(settings.hostname),
             settings.hostname,
@@ -139,16 +137,6 @@ class _Machine:
             addresses,
         )
         self.addresses = addresses
-
-    async def _addresses(self) -> list[str]:
-        machine = Machine(
-            own=own_addresses, ipv4=system_ipv4, ipv6=system_ipv6, clock_is_kept=clock_is_kept, listeners=None
-        )
-        resolver = _resolver(self.snapshot)
-        try:
-            return [one.address for one in await find_addresses(self.snapshot.settings, machine, resolver)]
-        finally:
-            await resolver.close()
 
     async def lines(self, resolver: Resolver) -> list[Line]:
         return zonediff.of_machine(self.sheet, await _found(resolver, self.sheet))
@@ -190,11 +178,6 @@ def _mailbox(text: str | None) -> str:
         raise Failed(f"--report-to: {error}") from None
 
 
-def _resolver(snapshot: Snapshot) -> Resolver:
-    dns = snapshot.settings.dns
-    return Resolver(dns.nameservers, dns.timeout_s)
-
-
 async def _found(resolver: Resolver, sheet: Sheet) -> dict[tuple[str, str], zonediff.Answer]:
     names = list(dict.fromkeys((entry.record.full_name, entry.record.type) for entry in sheet.entries))
     answers = await asyncio.gather(*(resolver.records(name, kind, fresh=True) for name, kind in names))
@@ -202,7 +185,7 @@ async def _found(resolver: Resolver, sheet: Sheet) -> dict[tuple[str, str], zone
 
 
 async def _asked(snapshot: Snapshot, one: _Domain | _Machine) -> list[Line]:
-    resolver = _resolver(snapshot)
+    resolver = resolver_of(snapshot)
     try:
         return await one.lines(resolver)
     finally:

@@ -1,6 +1,5 @@
 """What DNS and this machine must be for mail to go, looked at and told: `arkrelay doctor`."""
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,15 +8,8 @@ import click
 from arkrelay.cli import output
 from arkrelay.cli.client import Daemon, NotRunning
 from arkrelay.cli.files import domain_name
-from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state
-from arkrelay.config.live import Live
-from arkrelay.mail.verp import ReturnPaths
-from arkrelay.model.errors import NotFound
-from arkrelay.policy.finding import CHECKS, Level, Report
-from arkrelay.relay.bench import Machine
-from arkrelay.relay.doctor import Doctor
-from arkrelay.wire.dns import Resolver
-from arkrelay.wire.machine import clock_is_kept, own_addresses, system_ipv4, system_ipv6
+from arkrelay.cli.state import State, config_option, json_option, pass_state
+from arkrelay.policy.finding import CHECKS, Level
 
 LOOK_S = 300.0  # of the daemon: hundreds of domains, some of whose nameservers are silent
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKIP: "bright_black"}
@@ -59,7 +51,9 @@ def doctor_command(
     try:
         report = _ask_daemon(state, name, fresh=fresh)
     except NotRunning:
-        running, report = False, asyncio.run(_look_here(state, name))
+        from arkrelay.cli.look import look_here  # noqa: PLC0415 -- 250 ms, which asking the daemon need not pay
+
+        running, report = False, look_here(state.config, name)
     rows = [row for row in report["findings"] if (not only or row["check"] in only) and row["check"] not in skip]
     counts = {level: sum(row["level"] == level for row in rows) for level in Level}
     if as_json:
@@ -82,39 +76,6 @@ def _ask_daemon(state: State, domain: str, *, fresh: bool) -> Row:
     if report["checkedAt"] is None and not fresh:  # it has not looked yet
         report = daemon.data("GET", "/v1/doctor", timeout_s=LOOK_S, domain=domain, fresh=True)
     return report
-
-
-async def _look_here(state: State, domain: str) -> Row:
-    """Look without the daemon, in the same shape: at what needs none."""
-    live = Live(state.config)
-    dns = live.snapshot.settings.dns
-    machine = Machine(
-        own=own_addresses, ipv4=system_ipv4, ipv6=system_ipv6, clock_is_kept=clock_is_kept, listeners=None
-    )
-    return_paths = ReturnPaths(live.snapshot.return_path_secret()) if live.snapshot.host_key else None
-    doctor = Doctor(
-        live, lambda: Resolver(dns.nameservers, dns.timeout_s, trust_ad=dns.trust_ad), machine, return_paths
-    )
-    try:
-        return _shape(await doctor.look(domain))
-    except NotFound as error:
-        raise Failed(str(error)) from None
-
-
-def _shape(report: Report) -> Row:
-    findings = [
-        {
-            "check": one.check,
-            "subject": one.subject,
-            "domain": one.domain or None,
-            "level": str(one.level),
-            "found": one.found,
-            "expected": one.expected or None,
-            "advice": one.advice or None,
-        }
-        for one in report.findings
-    ]
-    return {"checkedAt": report.at or None, **report.counts(), "findings": findings}
 
 
 def _print(rows: Sequence[Row]) -> None:
