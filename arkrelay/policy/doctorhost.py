@@ -163,7 +163,10 @@ def judge_return_path_port(where: str, outcome: str, *, ours: bool, taken: bool)
         return Finding("return-path-port", where, Level.OK, "our listener answers, and takes a return path of ours")
     expected = "our greeting, and 250 to a return path of ours"
     if not ours:
-        advice = 'open port 25 inwards, and let a [[listen]] with service = "bounces" answer there'
+        advice = (
+            'open port 25 inwards, and let a [[listen]] with service = "bounces" answer there. Behind NAT this '
+            "machine may not reach itself by its public address: then try from elsewhere"
+        )
         return Finding("return-path-port", where, Level.FAIL, outcome, expected, advice)
     advice = "is it another arkrelay, or another state_dir? Its host key must be the one that this daemon uses"
     return Finding("return-path-port", where, Level.FAIL, outcome, expected, advice)

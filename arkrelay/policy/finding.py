@@ -1,7 +1,7 @@
 """What the doctor found: one line for each thing looked at, and what a whole look comes to."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -40,7 +40,7 @@ class Report:
     """All findings of a look, in the order of ``CHECKS`` and of their subjects."""
 
     findings: tuple[Finding, ...]
-    at: float  # Unix seconds, when the whole was looked at last
+    at: float  # Unix seconds, when the last look at the whole began; 0.0: there was none
 
     def counts(self) -> dict[str, int]:
         """Return how many findings there are of each level."""
@@ -91,11 +91,6 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda one: (one.domain, rank[one.check], one.subject)))
 
 
-def chosen(findings: Iterable[Finding], only: Collection[str], leave: Collection[str]) -> tuple[Finding, ...]:
-    """Return the findings of the checks in ``only`` (empty: all), without those in ``leave``."""
-    return tuple(one for one in findings if (not only or one.check in only) and one.check not in leave)
-
-
 def levels_after(before: dict[str, Level], findings: Sequence[Finding]) -> dict[str, Level]:
     """Return the levels to compare the next look with: what could not be asked keeps the one that it had."""
     known = {one.key: one.level for one in findings if one.level is not Level.SKIP}
@@ -109,8 +104,3 @@ def changes(before: dict[str, Level], findings: Sequence[Finding]) -> list[Chang
         for one in findings
         if one.level is not Level.SKIP and before.get(one.key, Level.OK) is not one.level
     ]
-
-
-def of_domain(domain: str, findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with the sender domain that they are about."""
-    return [replace(one, domain=domain) for one in findings]

@@ -93,4 +93,4 @@ async def hosts_of(resolver: Resolver, name: str) -> Sequence[str] | Failure:
 def is_private(address: str) -> bool:
     """Return whether the world sees another address in its place; loopback is what a test sends from."""
     parsed = ip_address(address)
-    return parsed.is_private and not parsed.is_loopback
+    return not parsed.is_global and not parsed.is_loopback

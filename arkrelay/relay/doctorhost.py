@@ -102,7 +102,11 @@ async def clock(bench: Bench) -> list[Finding]:
 async def disk(bench: Bench) -> list[Finding]:
     """Look at room and inodes of the state directory's file system."""
     settings = bench.snapshot.settings
-    stat = os.statvfs(settings.state_dir)
+    try:
+        stat = os.statvfs(settings.state_dir)
+    except OSError as error:
+        folder, advice = str(settings.state_dir), "run this as root or as the service's user; the daemon makes it"
+        return [Finding("disk", folder, Level.SKIP, str(error.strerror), "", advice)]
     free_bytes = stat.f_bavail * stat.f_frsize
     least = settings.limits.min_free_disk_bytes
     return [judge.judge_disk(str(settings.state_dir), free_bytes, least, (stat.f_favail, stat.f_files))]
@@ -111,7 +115,10 @@ async def disk(bench: Bench) -> list[Finding]:
 async def files(bench: Bench) -> list[Finding]:
     """Look at the modes of what holds keys and mail."""
     settings = bench.snapshot.settings
-    found, looked_at = await asyncio.to_thread(_open_files, settings)
+    try:
+        found, looked_at = await asyncio.to_thread(_open_files, settings)
+    except OSError as error:
+        return [Finding("files", str(settings.state_dir), Level.SKIP, str(error.strerror))]
     return [judge.judge_files(found, looked_at, str(settings.state_dir))]
 
 

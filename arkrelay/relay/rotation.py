@@ -53,7 +53,10 @@ class Rotations:
         """Look every five minutes."""
         while True:
             await asyncio.sleep(EVERY_S * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 -- spreads work only
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # a fault of ours in one rotation must not end all others
+                log.exception("rotation_failed")
 
     async def look(self) -> int:
         """Take every step that is due, and return how many were."""

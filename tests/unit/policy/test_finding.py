@@ -1,6 +1,6 @@
 """What the doctor remembers from one look to the next, and in which order it speaks."""
 
-from arkrelay.policy.finding import Finding, Level, Report, changes, chosen, in_order, levels_after
+from arkrelay.policy.finding import Finding, Level, Report, changes, in_order, levels_after
 
 OK = Finding("ptr", "192.0.2.1", Level.OK, "fine")
 BAD = Finding("ptr", "192.0.2.1", Level.FAIL, "no PTR record")
@@ -27,5 +27,4 @@ def test_the_machine_comes_first_then_domain_by_domain() -> None:
     of_domain = Finding("spf", "a.test", Level.OK, "pass", domain="a.test")
     disk = Finding("disk", "/var", Level.OK, "room")
     assert in_order([of_domain, disk, BAD]) == (BAD, disk, of_domain)
-    assert chosen([of_domain, disk, BAD], ["ptr", "spf"], ["spf"]) == (BAD,)
     assert Report((OK, BAD), 0.0).counts() == {"ok": 1, "warn": 0, "fail": 1, "skip": 0}
