@@ -133,7 +133,9 @@ async def sts(bench: Bench) -> list[Finding]:
     settings = bench.snapshot.settings
     host = settings.return_path_host
     texts = await bench.resolver.txt(f"_mta-sts.{host}")
-    if isinstance(texts, Failure) or not any(text.startswith("v=STSv1") for text in texts):
+    if isinstance(texts, Failure):
+        return [trouble("mta-sts", f"_mta-sts.{host}", texts, resolver_ok=bench.resolver_ok)]
+    if not any(text.startswith("v=STSv1") for text in texts):
         return [Finding("mta-sts", f"_mta-sts.{host}", Level.SKIP, "no MTA-STS policy is published, none is needed")]
     identity = mtasts.parse_record(texts)
     if identity is None:
