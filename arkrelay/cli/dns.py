@@ -15,9 +15,8 @@ from arkrelay.cli.records import print_records, records_of
 from arkrelay.cli.state import Failed, State, config_option, pass_state, usage
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.model.address import AddressError, parse_mailbox
-from arkrelay.model.tenant import Domain, Tenant
 from arkrelay.policy import zonediff
-from arkrelay.policy.records import RecordSet, render_json
+from arkrelay.policy.records import render_json
 from arkrelay.policy.zonediff import Line
 from arkrelay.policy.zoneforms import TEXT_FORMS, Sheet, sheet_of, sheet_of_machine, terraform_cloudflare
 from arkrelay.policy.zones import zone_of
@@ -80,6 +79,9 @@ def dns_domain(
         lines = asyncio.run(_asked(snapshot, one))
         _print_lines(lines, as_json=as_json or form == "json")
         click.get_current_context().exit(1 if any(line.counts for line in lines) else 0)
+    for entry in one.sheet.entries:
+        if entry.record.name.endswith("."):
+            output.note(f"{entry.record.full_name} is not in the zone {one.sheet.zone}: publish it where it is")
     if as_json or form == "json":
         output.print_json(one.json())
     elif form == "terraform" and provider == "cloudflare":
@@ -95,12 +97,10 @@ class _Domain:
 
     def __init__(self, snapshot: Snapshot, name: str, zone: str, report_to: str) -> None:
         self.snapshot = snapshot
-        self.owner: Tenant
-        self.domain: Domain
         self.owner, self.domain = domain_in(snapshot, name)
         _check_zone(self.domain.name, zone)
-        self.records: RecordSet = records_of(snapshot, self.domain, zone=zone)
-        self.sheet: Sheet = sheet_of(self.records, report_to)
+        self.records = records_of(snapshot, self.domain, zone=zone)
+        self.sheet = sheet_of(self.records, report_to)
 
     async def lines(self, resolver: Resolver) -> list[Line]:
         verdicts, found = await asyncio.gather(inspect(resolver, self.records), _found(resolver, self.sheet))
@@ -127,16 +127,15 @@ class _Machine:
         settings = snapshot.settings
         self.snapshot = snapshot
         _check_zone(settings.hostname, zone)
-        addresses = [one.address for one in addresses_here(snapshot)]
+        self.addresses = [(one.ehlo, one.address) for one in addresses_here(snapshot)]
         self.sheet = sheet_of_machine(
             zone or zone_of(settings.hostname),
             settings.hostname,
             settings.spf_host,
             settings.return_path_host,
             settings.track_host,
-            addresses,
+            self.addresses,
         )
-        self.addresses = addresses
 
     async def lines(self, resolver: Resolver) -> list[Line]:
         return zonediff.of_machine(self.sheet, await _found(resolver, self.sheet))
@@ -157,10 +156,10 @@ class _Machine:
     def table(self) -> None:
         rows = [(entry.record.type, entry.record.full_name, entry.record.value) for entry in self.sheet.entries]
         output.print_table(COLUMNS, rows)
-        hostname = self.snapshot.settings.hostname
-        for address in self.addresses:
-            output.note(f"and where you rent {address}: its PTR record (reverse DNS) is {hostname}")
+        for name, address in self.addresses:
+            output.note(f"and where you rent {address}: its PTR record (reverse DNS) is {name}")
         if not self.addresses:
+            hostname = self.snapshot.settings.hostname
             output.note(f"no public address is known: name it as [[source]], or publish {hostname}. A first")
 
 

@@ -15,6 +15,7 @@ LISTED_V4, UNLISTED_V4 = "127.0.0.2", "127.0.0.1"  # RFC 5782 §5: must and must
 LISTED_V6, UNLISTED_V6 = "::ffff:7f00:2", "::ffff:7f00:1"  # the same as IPv6
 LISTED_NAME, UNLISTED_NAME = "test", "invalid"  # RFC 5782 §5, for lists of domains
 DBL_TEST = "dbltest.com"  # Spamhaus DBL has this instead
+KEYED = ".dq.spamhaus.net"  # KEY.zen.dq.spamhaus.net, whose answers are for who has the key
 POLICY_CODES = frozenset(
     {"127.0.0.10", "127.0.0.11"}
 )  # Spamhaus PBL: addresses from which no mail server is expected
@@ -52,14 +53,22 @@ def controls(subject: str, zone: str) -> tuple[str, str]:
     try:
         version = ipaddress.ip_address(subject).version
     except ValueError:
-        return (DBL_TEST if zone.startswith("dbl.") else LISTED_NAME), UNLISTED_NAME
+        return (DBL_TEST if "dbl" in zone.split(".") else LISTED_NAME), UNLISTED_NAME
     return (LISTED_V4, UNLISTED_V4) if version == 4 else (LISTED_V6, UNLISTED_V6)
 
 
 def judge(check: str, subject: str, heard: Heard, domain: str = "") -> Finding:
     """Return what the list says of the subject, or why it says nothing that counts."""
-    level, found, expected, advice = _judge(subject, heard)
-    return Finding(check, f"{subject} {heard.zone}", level, found, expected, advice, domain)
+    level, *words = _judge(subject, heard)
+    zone, key = public_zone(heard.zone)
+    found, expected, advice = (word.replace(f"{key}.", "") if key else word for word in words)
+    return Finding(check, f"{subject} {zone}", level, found, expected, advice, domain)
+
+
+def public_zone(zone: str) -> tuple[str, str]:
+    """Return the zone as it may be shown, and the key that is left off: Spamhaus sells lists under names with one."""
+    key, _, rest = zone.partition(".")
+    return (rest, key) if rest.endswith(KEYED) else (zone, "")
 
 
 def _judge(subject: str, heard: Heard) -> _Said:

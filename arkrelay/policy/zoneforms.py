@@ -53,15 +53,24 @@ def sheet_of(records: RecordSet, report_to: str = "") -> Sheet:
 
 
 def sheet_of_machine(
-    zone: str, hostname: str, spf_host: str, return_path_host: str, track_host: str, addresses: Sequence[str]
+    zone: str,
+    hostname: str,
+    spf_host: str,
+    return_path_host: str,
+    track_host: str,
+    addresses: Sequence[tuple[str, str]],
 ) -> Sheet:
-    """Return what the names of the relay itself need; a name that does two jobs gets one SPF record."""
-    terms = " ".join(f"ip{6 if ':' in one else 4}:{one}" for one in addresses)
+    """Return what the names of the relay itself need; ``addresses`` are those that mail leaves from, by EHLO name.
+
+    A name that does two jobs gets one SPF record.
+    """
+    terms = " ".join(f"ip{6 if ':' in one else 4}:{one}" for _, one in addresses)
     spf = f"v=spf1 {terms} -all" if terms else "v=spf1 a -all"
-    wanted = [("AAAA" if ":" in one else "A", hostname, one) for one in addresses]
-    wanted += [("TXT", name, spf) for name in dict.fromkeys((hostname, spf_host, return_path_host))]
+    named = dict.fromkeys((hostname, *(name for name, _ in addresses), spf_host, return_path_host))
+    wanted = [("AAAA" if ":" in one else "A", name, one) for name, one in addresses]
+    wanted += [("TXT", name, spf) for name in named]
     wanted += [("MX", return_path_host, f"10 {hostname}")]
-    wanted += [("CNAME", track_host, hostname)] if track_host not in {hostname, spf_host, return_path_host} else []
+    wanted += [("CNAME", track_host, hostname)] if track_host not in named else []
     return Sheet(
         zone,
         tuple(

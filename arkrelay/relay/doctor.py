@@ -19,6 +19,7 @@ from arkrelay.config.live import Live
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.errors import NotFound, StoreError
 from arkrelay.model.event import Event, EventKind
+from arkrelay.policy.blocklists import public_zone
 from arkrelay.policy.finding import Change, Finding, Level, Report, changes, in_order, levels_after
 from arkrelay.relay import doctordns as dns
 from arkrelay.relay import doctorhost as host
@@ -185,7 +186,11 @@ class Doctor:
             *(_Check("ptr", one.address, dns.address(bench, one)) for one in bench.addresses),
             *(_Check("port25", one.address, mail.port25(bench, one)) for one in bench.addresses if one.used),
             *(
-                _Check("blocklist", f"{one.address} {zone}", dns.blocklist(bench, "blocklist", one.address, zone))
+                _Check(
+                    "blocklist",
+                    f"{one.address} {public_zone(zone)[0]}",
+                    dns.blocklist(bench, "blocklist", one.address, zone),
+                )
                 for one in bench.addresses
                 for zone in settings.doctor.blocklists
             ),
@@ -201,7 +206,7 @@ class Doctor:
                     found += [
                         _Check(
                             "domain-blocklist",
-                            f"{one.name} {zone}",
+                            f"{one.name} {public_zone(zone)[0]}",
                             dns.blocklist(bench, "domain-blocklist", one.name, zone, one.name),
                             one.name,
                         )

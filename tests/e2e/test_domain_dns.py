@@ -47,7 +47,7 @@ async def test_a_diff_says_what_is_missing_different_and_more_than_there_should_
     assert (await domain(relay, "dns", "sender.test", "--diff"))[0] == 0
     dns.set("sender.test", "TXT", "v=spf1 mx -all", "other=1")
     dns.remove("psrp.sender.test")
-    dns.set(KEY, "TXT", (await domain(relay, "dns", "sender.test", "--json"))[1] and "v=DKIM1; p=AAAA")
+    dns.set(KEY, "TXT", "v=DKIM1; p=AAAA")
     dns.remove("_dmarc.sender.test")
     status, out, _ = await domain(relay, "dns", "sender.test", "--diff", "--json")
     assert status == 1

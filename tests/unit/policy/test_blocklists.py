@@ -44,3 +44,13 @@ def test_only_a_list_that_works_has_anything_to_say(
 
 def test_a_list_without_ipv6_says_nothing_of_ipv6() -> None:
     assert judge("blocklist", "2001:db8::1", Heard("list.test", (), (), ())).level == "skip"
+
+
+def test_a_key_in_the_name_of_a_list_is_not_shown() -> None:
+    zone = "secretkey.zen.dq.spamhaus.net"
+    failed = Failure(FailureKind.RESOLVER, Stage.RESOLVE, f"A look-up of 99.2.0.192.{zone} failed: SERVFAIL")
+    for heard in (Heard(zone, (), (), ()), Heard(zone, GOOD, GOOD, GOOD), Heard(zone, failed, (), ())):
+        found = judge("blocklist", "192.0.2.99", heard)
+        assert found.subject == "192.0.2.99 zen.dq.spamhaus.net"
+        assert "secretkey" not in str(found)
+    assert controls("shop.test", "secretkey.dbl.dq.spamhaus.net")[0] == "dbltest.com"

@@ -39,7 +39,7 @@ SHEET = sheet_of(wanted("mail.example.com", [("ark-xyz", LONG)], "spf.relay.test
 APEX = sheet_of(wanted("example.com", [("ark-xyz", LONG)], "spf.relay.test", "rp.relay.test"), "d@example.com")
 MACHINE = sheet_of_machine(
     "example.com", "relay.example.com", "spf.example.com", "rp.example.com", "track.example.com",
-    ["192.0.2.1", "2001:db8::1"],
+    [("relay.example.com", "192.0.2.1"), ("bulk.example.com", "2001:db8::1")],
 )  # fmt: skip
 SOA = "example.com. 60 IN SOA ns.example.com. a.example.com. 1 2 3 4 5\nexample.com. 60 IN NS ns.example.com.\n"
 GLUE = "ns.example.com. 60 IN A 192.0.2.53\n"
@@ -162,7 +162,8 @@ def test_octodns_reads_its_form_back(sheet: Sheet) -> None:
 def test_the_machine_gets_one_spf_record_for_each_of_its_names() -> None:
     texts = [one.record for one in MACHINE.entries if one.record.type == "TXT"]
     assert {one.value for one in texts} == {"v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 -all"}
-    assert [one.full_name for one in texts] == ["relay.example.com", "spf.example.com", "rp.example.com"]
+    assert [one.full_name.partition(".")[0] for one in texts] == ["relay", "bulk", "spf", "rp"]
+    assert ("bulk.example.com", "AAAA", "2001:db8::1") in facts(MACHINE)
     name = "relay.example.com"
     alone = sheet_of_machine("example.com", name, name, name, name, [])
     assert [one.record.type for one in alone.entries] == ["TXT", "MX"]
