@@ -42,9 +42,11 @@ from arkrelay.model.settings import Tls
 from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
+from arkrelay.relay.bench import Machine
 from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
+from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.drafts import Drafts
 from arkrelay.relay.hookqueue import HookQueue
@@ -59,6 +61,7 @@ from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.personal import Personal
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
+from arkrelay.relay.rotation import Rotations
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.simulator import Simulator
@@ -80,7 +83,7 @@ from arkrelay.web.site import Site
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
 from arkrelay.wire.https import Poster
-from arkrelay.wire.machine import own_addresses, system_ipv6
+from arkrelay.wire.machine import clock_is_kept, own_addresses, system_ipv4, system_ipv6
 from arkrelay.wire.tls import ServerCertificate
 
 log = structlog.get_logger()
@@ -121,6 +124,11 @@ async def _run(live: Live) -> int:
     return await Daemon(live).run()
 
 
+def _resolver(live: Live) -> Resolver:
+    dns = live.snapshot.settings.dns
+    return Resolver(dns.nameservers, dns.timeout_s, trust_ad=dns.trust_ad)
+
+
 def _collect_seldom() -> None:
     """Leave what was made so far, lanes of a large queue included, to reference counts: it is no garbage.
 
@@ -146,7 +154,7 @@ class Daemon:
             settings.state_dir / "journal", boot_id(), self.store.epoch
         )
         self.signing = Signing()
-        self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout_s, trust_ad=settings.dns.trust_ad)
+        self.resolver = _resolver(live)
         rules, bursts, return_paths = Rules.load(), Bursts(), ReturnPaths(live.snapshot.return_path_secret())
         notices = Notices(self.store, live, self.signing)
         self.settler = Settler(self.store, live, self.metrics, rules, notices, bursts)
@@ -219,13 +227,13 @@ class Daemon:
         self.tls_reports = TlsReports(
             self.store, live, self.resolver, self.submitter, self.poster, self.peer_tls.counts
         )
-        certificate = None
-        if settings.tls is not None:
-            certificate = ServerCertificate(*_pairs(settings.tls))
-        self.certificate = certificate
+        certificate = self.certificate = None if settings.tls is None else ServerCertificate(*_pairs(settings.tls))
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
         self.doors = Doors(live, self.submitter, self.inbound, certificate, self.metrics, rates)
+        self.doctor = Doctor(live, lambda: _resolver(live), self._machine(), return_paths, self.store)
+        editing = asyncio.Lock()
+        self.rotations = Rotations(live, self.resolver, self.reload, editing)
         parts = Parts(
             store=self.store,
             live=live,
@@ -236,6 +244,7 @@ class Daemon:
             meter=self.meter,
             operator=Operator(self.store, self.queue),
             domains=self.domains,
+            doctor=self.doctor,
             hooks=self.hooks,
             hook_queue=self.hook_queue,
             leaks=self.leaks,
@@ -249,7 +258,7 @@ class Daemon:
             rates=rates,
             requests=self.requests,
             events=EventWatch(self.store),
-            editing=asyncio.Lock(),
+            editing=editing,
             composing=asyncio.Lock(),
         )
         site = Site(self.tracker, self.unsubscriber, Clients(live))
@@ -257,6 +266,16 @@ class Daemon:
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
         self._stop = asyncio.Event()
         self._interrupts = 0
+
+    def _machine(self) -> Machine:
+        """Return what the doctor sees of this machine, asked anew each time."""
+        return Machine(
+            own=own_addresses,
+            ipv4=system_ipv4,
+            ipv6=system_ipv6,
+            clock_is_kept=clock_is_kept,
+            listeners=lambda: self.doors.bound,
+        )
 
     async def run(self) -> int:
         """Start everything, serve until a signal, stop everything in order."""
@@ -281,6 +300,7 @@ class Daemon:
             log.warning("configuration", text=warning)
         await self.leaks.load()
         await self.domains.load()
+        await self.doctor.load()
         await self.meter.load(list(self.live.snapshot.tenants))
         self.courier.clear_text_until = await self.store.read(lambda db: lists.clear_text_hosts(db, time.time()))
         await self.peer_tls.load()
@@ -296,6 +316,8 @@ class Daemon:
         self.tasks.spawn("sources", self.sources.run())
         self.tasks.spawn("webhooks", self.hook_queue.run())
         self.tasks.spawn("webhook care", self.hook_queue.targets.run())
+        self.tasks.spawn("doctor", self.doctor.run())
+        self.tasks.spawn("rotations", self.rotations.run())
         self.tasks.spawn("upkeep", self.upkeep.run())
         self.tasks.spawn("request log", self.requests.run())
         self.tasks.spawn("tls results", self.peer_tls.counts.run())
@@ -377,6 +399,7 @@ class Daemon:
         tls = self.live.snapshot.settings.tls
         if self.certificate is not None and tls is not None:
             self.certificate.use(*_pairs(tls))
+        self.doctor.changed()
         return changes
 
     # -- signals and watching ------------------------------------------------------------------------------------
@@ -479,6 +502,12 @@ class Daemon:
             lambda: {(): backlog()["oldest_s"]},
         )
         show("arkrelay_disk_free_bytes", "Free on the state disk.", (), lambda: {(): float(self.upkeep.free_bytes())})
+        show(
+            "arkrelay_doctor_findings",
+            "Findings of the doctor's last look, by level.",
+            ("level",),
+            lambda: {(level,): float(n) for level, n in self.doctor.counts().items()},
+        )
         show("arkrelay_up", "Accepts and delivers: 1.", (), lambda: {(): float(not self.unready())})
 
 

@@ -42,6 +42,16 @@ class StoreState(Answer):
     healthy: bool
 
 
+class DoctorCounts(Answer):
+    """How the doctor's last look came out; ``checkedAt`` in Unix seconds."""
+
+    ok: int
+    warn: int
+    fail: int
+    skip: int
+    checked_at: float
+
+
 class DaemonStatus(Answer):
     """What the daemon is doing; ``queue`` counts recipients by state.
 
@@ -60,6 +70,7 @@ class DaemonStatus(Answer):
     connections: int
     warnings: list[str]
     config_problems: list[Problem]
+    doctor: DoctorCounts | None
     store: StoreState
 
 
@@ -120,6 +131,9 @@ async def status(ask: Ask[Nothing, Nothing]) -> DaemonStatus:
         connections=parts.queue.connections,
         warnings=list(ask.snapshot.warnings),
         config_problems=[Problem(file=one.file, key=one.key, reason=one.reason) for one in parts.live.problems],
+        doctor=None
+        if (report := parts.doctor.report) is None
+        else DoctorCounts(**report.counts(), checked_at=round(report.at, 3)),
         store=_store(parts),
     )
 

@@ -13,6 +13,7 @@ from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Changes, Live
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.limits import SlidingWindow
+from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
@@ -40,6 +41,7 @@ class Parts:
     meter: Meter
     operator: Operator
     domains: DomainChecker
+    doctor: Doctor
     hooks: Hooks
     hook_queue: HookQueue
     leaks: LeakGuard

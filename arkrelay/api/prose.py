@@ -51,6 +51,7 @@ JOINED: Final = {
     "why": "queue",
     "explain": "queue",
     "status": "control",
+    "doctor": "control",
     "control.db": "control",
 }  # too small to stand alone
 
@@ -77,6 +78,8 @@ QUERY: Final = {
     "to": "To this address only.",
     "tag": "With this tag only.",
     "domain": "To recipients in this domain only.",
+    "doctor.retrieve.domain": "About this sender domain only.",
+    "fresh": "Look now.",
     "address": "To this address only.",
     "lane": "Queued for this lane, or this site, only.",
     "q": "The id of an email, an address or a domain.",

@@ -5,6 +5,7 @@ from aiohttp import web
 from arkrelay.api import (
     control,
     credentials,
+    doctor,
     domains,
     emails,
     events,
@@ -69,6 +70,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/explain", "explain.retrieve", explain.retrieve),
     Operation("GET", "/events", "events.list", events.list_all, media=(events.MEDIA,)),
     Operation("GET", "/status", "status.retrieve", control.status, scope=Scope.ORGANISATION),
+    Operation("GET", "/doctor", "doctor.retrieve", doctor.retrieve, scope=Scope.ORGANISATION, refuses=(404,)),
     Operation("POST", "/control/reload", "control.reload", control.reload, scope=Scope.ORGANISATION),
     Operation("GET", "/control/plan", "control.plan", control.plan, scope=Scope.ORGANISATION),
     Operation("GET", "/control/tls", "control.tls", peertls.show, scope=Scope.ORGANISATION),

@@ -122,6 +122,7 @@ def _print_status(data: dict[str, Any]) -> None:
             ("listeners", listeners),
             ("queue", ", ".join(f"{count} {name}" for name, count in counts.items()) or "empty"),
             ("connections", data.get("connections")),
+            ("doctor", _doctor(data.get("doctor"))),
             ("database", store.get("path")),
             ("its log", output.size(store.get("walBytes"))),
             ("disk free", output.size(store.get("freeBytes"))),
@@ -129,3 +130,11 @@ def _print_status(data: dict[str, Any]) -> None:
             *([("not in force", problems)] if problems else []),
         ]
     )
+
+
+def _doctor(counts: dict[str, Any] | None) -> str:
+    if not counts:
+        return "has not looked yet"
+    said = ", ".join(f"{counts.get(level, 0)} {level}" for level in ("fail", "warn", "ok"))
+    more = ": arkrelay doctor" if counts.get("fail") or counts.get("warn") else ""
+    return f"{said}, {output.until(counts.get('checkedAt'))}{more}"

@@ -7,13 +7,16 @@ import click
 
 from arkrelay.cli import output, shapes
 from arkrelay.cli.client import Daemon, Denied, NotRunning
+from arkrelay.cli.dns import dns_domain
 from arkrelay.cli.files import domain_in, domain_name, load, source, tell_daemon, tenant_id_in
+from arkrelay.cli.guide import guide_domain
 from arkrelay.cli.records import look_up, print_records, records_of
-from arkrelay.cli.rotate import keys_of, rotate_domain
+from arkrelay.cli.rotate import key_fields, keys_of, next_words, rotate_domain
 from arkrelay.cli.state import State, config_option, json_option, pass_state, tenant_option
 from arkrelay.config import tenants
 from arkrelay.model.tenant import Domain, Tenant
-from arkrelay.policy.records import render_json, render_zone
+from arkrelay.policy.records import render_json
+from arkrelay.relay.rotation import plan_of
 
 ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 
@@ -93,7 +96,8 @@ def show_domain(state: State, as_json: bool, name: str) -> None:
             ("name", one.name),
             ("tenant", owner.id),
             ("trusted", one.trusted),
-            ("dkim", [f"{key.selector} {key.algorithm} {key.state}" for key in one.dkim]),
+            *key_fields(one),
+            *([("rotation", next_words(one))] if plan_of(one).step != "publish" else []),
             ("created", one.created_at or None),
             *([("verified", seen.get("verified")), ("checked", seen.get("checkedAt"))] if seen else []),
         ]
@@ -103,24 +107,6 @@ def show_domain(state: State, as_json: bool, name: str) -> None:
         _print_found(seen)
     else:
         print_records(records_of(snapshot, one))
-
-
-@domain_command.command("dns")
-@config_option
-@click.option("--format", "form", type=click.Choice(["table", "bind", "json"]), default="table", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.argument("name")
-@pass_state
-def dns_domain(state: State, form: str, as_json: bool, name: str) -> None:
-    """Print the DNS records to publish: as a table, as lines of a BIND zone file, or as JSON."""
-    snapshot = load(state)
-    records = records_of(snapshot, domain_in(snapshot, name)[1])
-    if as_json or form == "json":
-        output.print_json(render_json(records))
-    elif form == "bind":
-        click.echo(render_zone(records), nl=False)
-    else:
-        print_records(records)
 
 
 @domain_command.command("verify")
@@ -188,3 +174,5 @@ def remove_domain(state: State, yes: bool, name: str) -> None:
 
 
 domain_command.add_command(rotate_domain)
+domain_command.add_command(dns_domain)
+domain_command.add_command(guide_domain)

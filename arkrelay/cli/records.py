@@ -14,15 +14,18 @@ from arkrelay.wire.dns import Resolver
 COLUMNS = ("TYPE", "NAME", "VALUE", "STATUS")
 
 
-def records_of(snapshot: Snapshot, domain: Domain, states: Sequence[str] = ()) -> RecordSet:
-    """Return the records to publish for ``domain``; with ``states``, of its keys only those in one of them."""
+def records_of(snapshot: Snapshot, domain: Domain, states: Sequence[str] = (), zone: str = "") -> RecordSet:
+    """Return the records to publish for ``domain``; with ``states``, of its keys only those in one of them.
+
+    ``zone`` is where they are published, where that is not the registrable domain.
+    """
     keys = []
     for key in domain.dkim:
         loaded = snapshot.dkim_keys.get((key.private_key, domain.name, key.selector, key.algorithm))
         if loaded is not None and (not states or key.state in states):
             keys.append((key.selector, public_record(loaded.signer.key)))
     settings = snapshot.settings
-    return wanted(domain.name, keys, settings.spf_host, settings.return_path_host)
+    return wanted(domain.name, keys, settings.spf_host, settings.return_path_host, zone)
 
 
 def look_up(snapshot: Snapshot, records: RecordSet) -> Verdicts:

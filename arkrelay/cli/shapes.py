@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from arkrelay.model.tenant import Credential, Domain, OrganisationKey, Tenant, TrackDomain, Webhook
+from arkrelay.model.tenant import Credential, DkimKey, Domain, OrganisationKey, Tenant, TrackDomain, Webhook
 
 Shape = dict[str, Any]
 
@@ -67,12 +67,23 @@ def domain(tenant_id: str, one: Domain, records: Shape | None = None) -> Shape:
         "tenant_id": tenant_id,
         "name": one.name,
         "trusted": one.trusted,
-        "dkim": [{"selector": key.selector, "algorithm": key.algorithm, "state": key.state} for key in one.dkim],
+        "rotation": one.rotation,
+        "dkim": [_key(key) for key in one.dkim],
         "createdAt": one.created_at or None,
     }
     if records is not None:
         shape["dnsRecords"] = records
     return shape
+
+
+def _key(key: DkimKey) -> Shape:
+    return {
+        "selector": key.selector,
+        "algorithm": key.algorithm,
+        "state": key.state,
+        "since": key.since or None,
+        "seen": key.seen or None,
+    }
 
 
 def organisation_key(one: OrganisationKey, key: str | None = None) -> Shape:

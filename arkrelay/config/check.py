@@ -78,6 +78,7 @@ def check_settings(part: Part[Settings], tenant_ids: Collection[str]) -> None:
     _check_listeners(reader, settings, tenant_ids)
     _check_public(reader, settings.public.url)
     _check_addresses(reader, settings)
+    _check_probe_host(reader, settings.doctor.probe_host)
     _check_headers(reader, "smtp.tag_headers", settings.smtp.tag_headers)
     _check_headers(reader, "smtp.metadata_headers", settings.smtp.metadata_headers)
     for route in settings.route:
@@ -151,6 +152,15 @@ def _check_addresses(reader: Reader, settings: Settings) -> None:
             ipaddress.ip_address(parse_host_port(server, default_port=53)[0])
         except ValueError:
             reader.report(f"dns.nameservers[{index}]", f'expected "ip", "ip:port" or "[v6]:port", got "{server}"')
+
+
+def _check_probe_host(reader: Reader, host: str) -> None:
+    if not host:
+        return
+    try:
+        parse_host_port(host, default_port=25)
+    except ValueError as exc:
+        reader.report("doctor.probe_host", str(exc))
 
 
 def check_platform(part: Part[Platform], *, allow_http: bool) -> None:
@@ -362,6 +372,12 @@ def _check_domain(reader: Reader, domain: Domain) -> None:
         if key.selector.lower() in selectors:
             reader.report(reader.at(key, "selector"), f"{key.selector} is used twice")
         selectors.add(key.selector.lower())
+        for part in ("since", "seen"):
+            if value := getattr(key, part):
+                try:
+                    parse_date(value)
+                except ValueError:
+                    reader.report(reader.at(key, part), f"expected ISO 8601, got {describe(value)}")
 
 
 def _check_webhook(reader: Reader, webhook: Webhook, *, allow_http: bool) -> None:

@@ -1,14 +1,14 @@
 """Sender domains of tenants: added with their DKIM keys, rotated key by key, removed; and their track domains.
 
 A rotation never leaves a message without a signature that verifies: "publish" makes a key that is shown in the
-DNS records and does not sign; "activate", when DNS has it, lets it sign and retires the one before, which stays
-in DNS for mail under way; "retire" removes that and its file.
+DNS records and does not sign; "see" notes that DNS has it; "activate" lets it sign and retires the one before, which
+stays in DNS for mail under way; "retire" removes that and its file. When each is due says ``policy.rotation``.
 """
 
 import contextlib
 import secrets
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -69,25 +69,32 @@ def remove_domain(source: Source, tenant_id: str, name: str) -> None:
     remove_key_files(site, draft.before.domains[index].dkim)
 
 
-def rotate_dkim(source: Source, tenant_id: str, name: str, step: Literal["publish", "activate", "retire"]) -> Domain:
-    """Return the domain after one step of a rotation of all its algorithms; Conflict when the step has no key."""
+def rotate_dkim(
+    source: Source,
+    tenant_id: str,
+    name: str,
+    step: Literal["publish", "see", "activate", "retire"],
+    *,
+    algorithms: Sequence[str] = (),
+) -> Domain:
+    """Return the domain after one step of a rotation; Conflict when the step has no key.
+
+    All its algorithms are rotated together: those of its active keys, or ``algorithms``.
+    """
     site = Site(source)
     if step == "publish":
-        return _publish(site, tenant_id, name)
+        return _publish(site, tenant_id, name, algorithms)
     gone: list[DkimKey] = []
     with site.editing(tenant_id) as draft:
         index = draft.index("domains", lambda item: bool(item.name == name), f"domain {name}")
         keys = draft.before.domains[index].dkim
         entries = draft.table["domains"][index].get("dkim", [])
-        if step == "activate":
+        if step in {"see", "activate"}:
             fresh = {key.algorithm for key in keys if key.state == "published"}
             if not fresh:
                 raise Conflict(f"{name} has no published key: publish one, and wait until DNS has it")
             for key, entry in zip(keys, entries, strict=True):
-                if key.state == "published":
-                    entry["state"] = "active"
-                elif key.state == "active" and key.algorithm in fresh:
-                    entry["state"] = "retired"
+                _advance(key, entry, fresh, step)
         else:
             gone = [key for key in keys if key.state == "retired"]
             if not gone:
@@ -100,13 +107,25 @@ def rotate_dkim(source: Source, tenant_id: str, name: str, step: Literal["publis
     return draft.after.domains[index]
 
 
-def _publish(site: Site, tenant_id: str, name: str) -> Domain:
+def _advance(key: DkimKey, entry: Table, fresh: Collection[str], step: str) -> None:
+    """Take one key of a domain a step further; ``fresh`` are the algorithms with a published key."""
+    if step == "see":
+        if key.state == "published":
+            entry.setdefault("seen", now_iso())
+    elif key.state == "published":
+        entry.update(state="active", since=now_iso())
+        entry.pop("seen", None)
+    elif key.state == "active" and key.algorithm in fresh:
+        entry.update(state="retired", since=now_iso())
+
+
+def _publish(site: Site, tenant_id: str, name: str, chosen: Sequence[str]) -> Domain:
     with NewKeys(site, name) as keys, site.editing(tenant_id) as draft:
         index = draft.index("domains", lambda item: bool(item.name == name), f"domain {name}")
         before = draft.before.domains[index].dkim
         if any(key.state == "published" for key in before):
             raise Conflict(f"{name} has a published key already: activate it first")
-        algorithms = dict.fromkeys(key.algorithm for key in before if key.state == "active") or {RSA: None}
+        algorithms = dict.fromkeys(chosen or [key.algorithm for key in before if key.state == "active"] or [RSA])
         draft.table["domains"][index].setdefault("dkim", []).extend(keys.write(list(algorithms), "published"))
         draft.change("domains", index, {})
     return draft.after.domains[index]
@@ -142,7 +161,7 @@ class NewKeys:
             self._files.append(file)
             replace(file, generate_key(algorithm))
             entry = {"selector": selector, "private_key": str(relative), "algorithm": algorithm}
-            entries.append(entry if state == "active" else entry | {"state": state})
+            entries.append(entry if state == "active" else entry | {"state": state, "since": now_iso()})
         return entries
 
 

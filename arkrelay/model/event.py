@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     COMPLAINED = "MessageComplained"  # the recipient calls it spam; the contract has no webhook for it
     AUTO_REPLIED = "AutoReply"  # a program answered; of nobody's failure
     REPORTED = "ReportReceived"  # a delay, a receipt, a late bounce, or what a person must read
+    DOCTOR_CHANGED = "DoctorChanged"  # what `arkrelay doctor` finds is better or worse than it was
     NOT_BELIEVED = "SuppressionPaused"  # a site calls too many recipients unknown at once
     WEBHOOK_DISABLED = "WebhookDisabled"  # it answered 410
     NEW_RECIPIENTS_EXCEEDED = "NewRecipientsExceeded"  # the tenant's budget of the day, once a day

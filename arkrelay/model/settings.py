@@ -367,6 +367,28 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doctor:
+    """``[doctor]``: the look at what mail depends on outside of this program."""
+
+    every_s: float = setting(
+        "How often the daemon looks by itself; 0: only when asked.", Kind.DURATION, 3600.0, key="every"
+    )
+    probe_host: str = setting(
+        '"host" or "host:25" of a mail server of yours elsewhere, to which connections are tried; empty: none is.',
+        Kind.STRING,
+        "",
+    )
+    blocklists: tuple[str, ...] = setting(
+        "DNS blocklists that are asked about our addresses.",
+        Kind.HOSTS,
+        ("zen.spamhaus.org", "bl.spamcop.net", "psbl.surriel.com"),
+    )
+    domain_blocklists: tuple[str, ...] = setting(
+        "DNS blocklists that are asked about sender domains.", Kind.HOSTS, ("dbl.spamhaus.org",)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
     """``[suppression]``."""
 
@@ -536,6 +558,7 @@ class Settings:
     tls_reports: TlsReports = setting("Reports about TLS to recipient domains.", Kind.TABLE, TlsReports)
     provider: tuple[Provider, ...] = setting("Limits of providers beside the shipped ones.", Kind.TABLES, ())
     dns: Dns = setting("The resolver.", Kind.TABLE, Dns)
+    doctor: Doctor = setting("The look at DNS and this machine.", Kind.TABLE, Doctor)
     suppression: Suppression = setting("Addresses that may not be mailed.", Kind.TABLE, Suppression)
     dsn: Dsn = setting("Notices to senders.", Kind.TABLE, Dsn)
     retention: Retention = setting("How long things are kept.", Kind.TABLE, Retention)

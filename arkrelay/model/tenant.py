@@ -94,6 +94,8 @@ class DkimKey:
         "active",
         choices=("active", "published", "retired"),
     )
+    since: str = setting("When it came into this state, ISO 8601; written by `domain rotate`.", Kind.STRING, "")
+    seen: str = setting("When DNS was first seen to have it, likewise.", Kind.STRING, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,13 @@ class Domain:
 
     name: str = setting("The sender domain.", Kind.HOST)
     trusted: bool = setting("True: may send before DNS is verified.", Kind.BOOLEAN, False)
+    rotation: str = setting(
+        'A rotation of keys that was begun: "auto", the daemon takes each further step when it is due; "manual", a '
+        "person does.",
+        Kind.CHOICE,
+        "manual",
+        choices=("manual", "auto"),
+    )
     dkim: tuple[DkimKey, ...] = setting("Signing keys.", Kind.TABLES, ())
     id: int = setting("Number that REST shows; derived from the name when absent.", Kind.INTEGER, 0)
     uuid: str = setting("Derived from the name when absent.", Kind.STRING, "")

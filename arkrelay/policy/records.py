@@ -17,6 +17,7 @@ RETURN_PATH_LABEL = "psrp"  # Ark contract §13
 TXT_STRING_MAX = 255  # RFC 1035 §3.3.14: one character-string
 DEFAULT_TTL_S = 3600
 _SHOWN_MAX = 80  # of a stranger's record, in an error
+_MERGED_MAX = 200  # of one that is to be pasted back
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,14 @@ _OK = Verdict(DnsStatus.OK)
 _UNKNOWN = Verdict(None)  # never asked
 
 
-def wanted(domain: str, keys: Iterable[tuple[str, str]], spf_host: str, return_path_host: str) -> RecordSet:
-    """Return the records that ``domain`` (A-labels, lower case) needs; ``keys`` are (selector, record value)."""
-    zone = zone_of(domain)
+def wanted(
+    domain: str, keys: Iterable[tuple[str, str]], spf_host: str, return_path_host: str, zone: str = ""
+) -> RecordSet:
+    """Return the records that ``domain`` (A-labels, lower case) needs; ``keys`` are (selector, record value).
+
+    ``zone`` is the one that they are published in, where that is not the registrable domain.
+    """
+    zone = zone or zone_of(domain)
 
     def record(kind: str, full_name: str, value: str) -> Record:
         return Record(kind, _relative(full_name, zone), full_name, value)
@@ -133,7 +139,10 @@ def _judge_spf(record: Record, found: Answer) -> Verdict:
         )
     terms = [term.lower().removeprefix("+").removesuffix(".") for term in policies[0].split()]
     if include not in terms:
-        return _invalid(f'the SPF record lacks "{include}": {_shown(policies[0])}')
+        merged = merged_spf(policies[0], record)
+        if len(merged) > _MERGED_MAX:  # half a record must not be pasted
+            return _invalid(f'the SPF record lacks "{include}": {_shown(policies[0])}')
+        return _invalid(f'the SPF record lacks "{include}": make it {_shown(merged, _MERGED_MAX)}')
     before = terms[: terms.index(include)]
     if any(term.lstrip("-~?") == "all" for term in before):
         return _invalid(f'"{include}" stands behind "all" in the SPF record, where nobody reads it')
@@ -202,9 +211,9 @@ def _invalid(error: str) -> Verdict:
     return Verdict(DnsStatus.INVALID, error)
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, most: int = _SHOWN_MAX) -> str:
     safe = "".join(character if character.isprintable() else "?" for character in text)
-    return safe if len(safe) <= _SHOWN_MAX else safe[: _SHOWN_MAX - 1] + "…"
+    return safe if len(safe) <= most else safe[: most - 1] + "…"
 
 
 def _relative(full_name: str, zone: str) -> str:
@@ -218,15 +227,6 @@ def render_rows(records: RecordSet, verdicts: Verdicts | None = None) -> list[tu
         verdict = _verdict_of(records, record, verdicts)
         rows.append((record.type, record.name, record.value, verdict.status or "", verdict.error or ""))
     return rows
-
-
-def render_zone(records: RecordSet, ttl_s: int = DEFAULT_TTL_S) -> str:
-    """Return the records as lines of a zone file (RFC 1035 §5.1), with a long TXT in strings of at most 255."""
-    lines = [f"$ORIGIN {records.zone}."]
-    for record in records.all:
-        data = f"{record.value}." if record.type == "CNAME" else _quoted(record.value)
-        lines.append(f"{record.name} {ttl_s} IN {record.type} {data}")
-    return "\n".join(lines) + "\n"
 
 
 def render_json(records: RecordSet, verdicts: Verdicts | None = None) -> dict[str, Any]:
@@ -258,9 +258,14 @@ def _verdict_of(records: RecordSet, record: Record, verdicts: Verdicts | None) -
     return verdicts.return_path if record is records.return_path else verdicts.keys.get(record.full_name, _UNKNOWN)
 
 
-def _quoted(text: str) -> str:
-    escaped = [
-        text[start : start + TXT_STRING_MAX].replace("\\", "\\\\").replace('"', '\\"')
-        for start in range(0, len(text), TXT_STRING_MAX)
+def merged_spf(published: str, record: Record) -> str:
+    """Return a published SPF record with our include in it, before its ``all`` or redirect."""
+    include = next(term for term in record.value.split() if term.startswith("include:"))
+    terms = [term for term in published.split() if term.lower().lstrip("+-~?") != include]
+    ends = [
+        place
+        for place, term in enumerate(terms)
+        if term.lower().lstrip("+-~?") == "all" or term.startswith("redirect=")
     ]
-    return " ".join(f'"{part}"' for part in escaped)
+    terms.insert(ends[0] if ends else len(terms), include)
+    return " ".join(terms)

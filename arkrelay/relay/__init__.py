@@ -17,7 +17,9 @@ anything that waits or ended), ``domains`` (DNS of sender domains, again and aga
 every webhook that wants it: ``hooklog`` follows the log of events, ``hooktargets`` knows the endpoints, ``hooks``
 makes one post), ``firsttime`` and ``leaks`` (what a stolen key may do), ``sandbox`` (what may be sent without a
 domain), ``peertls`` (what TLS destinations demand; ``tlscounts`` and ``tlsreports``: how it came out, and who is
-told), ``upkeep`` (retention, held mail that expires, disk space).
+told), ``upkeep`` (retention, held mail that expires, disk space), ``doctor`` (is all in order outside of this
+program? ``doctordns``, ``doctormail`` and ``doctorhost`` look, with what is on the ``bench``), ``rotation`` (DKIM
+keys of domains that leave it to us, step by step).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped

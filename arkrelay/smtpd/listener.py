@@ -60,12 +60,17 @@ class Doors:
         )
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[tuple[Path, int]] = []  # with their inode: another process may have replaced it
-        self._addresses: list[tuple[str, str]] = []
+        self._bound: list[tuple[Listen, str]] = []
 
     @property
     def addresses(self) -> list[tuple[str, str]]:
         """The service and bound address of each socket; a port 0 of the configuration is the real one here."""
-        return list(self._addresses)
+        return [(listen.service, address) for listen, address in self._bound]
+
+    @property
+    def bound(self) -> list[tuple[Listen, str]]:
+        """The listener and bound address of each socket."""
+        return list(self._bound)
 
     @property
     def sessions(self) -> int:
@@ -147,7 +152,7 @@ class Doors:
             server = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
         bound = spell(sock)
         self._servers.append(server)
-        self._addresses.append((listen.service, bound))
+        self._bound.append((listen, bound))
         log.info("listening", service=listen.service, address=bound)
 
     def _close_servers(self) -> None:

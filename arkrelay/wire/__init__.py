@@ -11,6 +11,8 @@ answered; ``dnscache`` keeps answers for their TTL and lets one look-up serve al
 resolver is not used, because it reports SERVFAIL, REFUSED, a CNAME loop and a cut-off TCP connection by the
 same exception, opens no EDNS, and has no cache that counts look-ups.
 
+``probe`` says a few SMTP commands to a host for who only wants to hear the answers.
+
 The SMTP client is our own from the first octet: set-up, STARTTLS and AUTH are some 270 lines on the same
 connection, reply parser and timer as the transactions. aiosmtplib would bring a second reader and a second
 timeout scheme, raises the same exceptions before and after the final dot, takes only 250 as success and parses

@@ -33,6 +33,13 @@ DETAIL_MAX = 500  # of model.reply.Failure
 MAX_RECORDS = 100  # kept of one answer; 64 KB of TCP hold thousands, and no attempt gets past a handful
 
 _ADDRESS_TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
+_TEXT_TYPES = {
+    "A": dns.rdatatype.A,
+    "AAAA": dns.rdatatype.AAAA,
+    "CNAME": dns.rdatatype.CNAME,
+    "MX": dns.rdatatype.MX,
+    "TXT": dns.rdatatype.TXT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +124,30 @@ class Resolver:
         """Return the name that ``name`` is an alias of, not followed further; () when it is none."""
         return await self._values(name, dns.rdatatype.CNAME, fresh=fresh)
 
-    async def ptr(self, ip: str) -> tuple[str, ...] | Failure:
+    async def records(self, name: str, kind: str, *, fresh: bool = False) -> tuple[str, ...] | Failure:
+        """Return the A, AAAA, CNAME, MX ("preference host") or TXT records of ``name`` as text; () when none are."""
+        return await self._values(name, _TEXT_TYPES[kind], fresh=fresh)
+
+    async def ptr(self, ip: str, *, fresh: bool = False) -> tuple[str, ...] | Failure:
         """Return the names that the reverse zone gives ``ip``; () when there are none, or ``ip`` is no address."""
         canonical = _canonical_ip(ip)
         if canonical is None:
             return ()
-        return await self._values(ipaddress.ip_address(canonical).reverse_pointer, dns.rdatatype.PTR)
+        return await self._values(ipaddress.ip_address(canonical).reverse_pointer, dns.rdatatype.PTR, fresh=fresh)
+
+    async def root_is_proved(self) -> bool | None:
+        """Return whether DNSSEC vouches for the root zone's own SOA, as it does for a validator; None: no answer."""
+        found = await self._servers.ask(dns.name.root, dns.rdatatype.SOA)
+        return None if isinstance(found, Trouble) else found.secure
+
+    async def latencies(self) -> dict[str, float | str]:
+        """Return how long each nameserver takes to answer, in seconds, or why it does not."""
+        return await self._servers.latencies()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what the nameservers say of DNSSEC would be believed: all are on loopback, or ``trust_ad``."""
+        return self._servers.trusted
 
     async def tlsa(self, host: str, port: int) -> TlsaAnswer | Failure:
         """Return the TLSA records of a host's mail port (RFC 7672 §2.2); no records and no such name are the same."""
@@ -216,6 +241,8 @@ def _text(record: dns.rdata.Rdata) -> str:
         return b"".join(record.strings).decode("utf-8", "backslashreplace")
     if isinstance(record, CNAME | PTR):
         return _host(record.target)
+    if isinstance(record, MX):
+        return f"{record.preference} {_host(record.exchange)}"
     if isinstance(record, TLSA):
         return f"{record.usage} {record.selector} {record.mtype} {record.cert.hex()}"
     return str(ipaddress.ip_address(record.to_text()))  # A, AAAA: the same text for the same address

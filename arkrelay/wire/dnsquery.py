@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import dns.rdatatype
 
 ROUNDS = 2  # a lost packet costs one wait, not the look-up
 EDNS_PAYLOAD = 1232  # fits IPv6's minimum MTU, so answers are not fragmented (DNS flag day 2020)
+TRIES = 3  # of which the quickest says how far away a nameserver is: the first may have to ask the world
 MAX_LOOKUPS = 200  # each holds a socket
 RESOLV_CONF = Path("/etc/resolv.conf")
 DEFAULT_PORT = 53
@@ -119,6 +121,29 @@ class Nameservers:
             except TimeoutError:
                 said.setdefault(str(servers[0]), "no answer in time")
             return Trouble("; ".join(f"{server}: {what}" for server, what in said.items()))
+
+    async def latencies(self) -> dict[str, float | str]:
+        """Return how long each nameserver takes for the root's SOA, the quickest of ``TRIES``, or why it has none."""
+        async with self._slots:
+            return {str(server): await self._latency(server) for server in self.in_force()}
+
+    async def _latency(self, server: Nameserver) -> float | str:
+        best: float | None = None
+        detail = ""
+        for _ in range(TRIES):
+            began = time.perf_counter()
+            found = await self._ask_one(server, dns.name.root, dns.rdatatype.SOA, self._timeout_s)
+            if isinstance(found, Trouble):
+                detail = found.detail
+                break
+            took_s = time.perf_counter() - began
+            best = took_s if best is None else min(best, took_s)
+        return detail if best is None else best
+
+    @property
+    def trusted(self) -> bool:
+        """Whether AD of every nameserver would be believed."""
+        return self._trust_ad or all(server.loopback for server in self.in_force())
 
     async def _ask_one(
         self, server: Nameserver, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, share_s: float

@@ -1,8 +1,9 @@
-"""What this machine is on the network: its own addresses, and whether it has a global IPv6 one.
+"""What this machine is: its own addresses, which of them the world sees, and whether its clock is kept right.
 
-Read from /proc, because the standard library cannot list addresses of interfaces.
+Addresses are read from /proc, because the standard library cannot list those of interfaces.
 """
 
+import ctypes
 import re
 import socket
 from ipaddress import IPv6Address, ip_address
@@ -10,6 +11,10 @@ from pathlib import Path
 
 PROC = Path("/proc/self/net")  # /proc/net is missing under systemd's ProcSubset=pid
 SOMEWHERE = "2001:500:88::1"  # any address in the middle of the Internet; nothing goes there
+SOMEWHERE_V4 = "192.33.4.12"  # likewise
+TIMEX_BYTES = 256  # struct timex has 208 on 64-bit Linux
+TIMEX_STATUS_AT = 5 * ctypes.sizeof(ctypes.c_long)  # behind modes (padded), offset, freq, maxerror, esterror
+STA_UNSYNC, TIME_ERROR = 0x40, 5  # linux/timex.h
 _LOCAL = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 
 
@@ -36,6 +41,34 @@ def system_ipv6() -> str | None:
     except (OSError, ValueError):
         return None
     return str(address) if address.is_global else None
+
+
+def system_ipv4() -> str | None:
+    """Return the global IPv4 address from which this machine would connect to the world, or None without one.
+
+    None as well behind a translation of addresses (NAT): the machine does not know what the world sees.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((SOMEWHERE_V4, 25))
+            address = ip_address(str(probe.getsockname()[0]))
+    except (OSError, ValueError):
+        return None
+    return str(address) if address.is_global else None
+
+
+def clock_is_kept() -> bool | None:
+    """Return whether a time service keeps the kernel's clock (adjtimex(2): STA_UNSYNC is off); None: not told."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        buffer = (ctypes.c_char * TIMEX_BYTES)()  # modes = 0: nothing is set
+        state = library.adjtimex(buffer)
+    except (OSError, AttributeError):
+        return None
+    if state < 0:
+        return None
+    status = ctypes.c_int.from_buffer(buffer, TIMEX_STATUS_AT).value
+    return state != TIME_ERROR and not status & STA_UNSYNC
 
 
 def _ipv6(proc: Path) -> list[IPv6Address]:

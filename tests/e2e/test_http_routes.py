@@ -215,6 +215,7 @@ EXAMPLES: dict[str, Example] = {
     "emails.list_reports": Example(FOREIGN),
     "lanes.list": Example(ORGANISATION),
     "lanes.sources": Example(ORGANISATION),
+    "doctor.retrieve": Example(ORGANISATION),
     "lanes.rest": Example(ORGANISATION),
     "lanes.resume": Example(ORGANISATION),
     "lanes.limit": Example(ORGANISATION, body=always(connections=3)),

@@ -415,3 +415,30 @@ def test_nameservers_are_parsed(text: str, nameserver: Nameserver) -> None:
 def test_a_nameserver_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Resolver([text])
+
+
+async def test_records_are_text_of_each_type(server: DnsServer) -> None:
+    server.set("a.test", "MX", "10 mx.A.test.", "20 .")
+    server.set("a.test", "A", "192.0.2.1")
+    server.set("b.test", "CNAME", "a.test.")
+    resolver = Resolver([server.address], 2)
+    assert sorted(await resolver.records("a.test", "MX")) == ["10 mx.a.test", "20 "]  # type: ignore[arg-type]
+    assert await resolver.records("b.test", "A") == ("192.0.2.1",)
+    assert await resolver.records("b.test", "CNAME") == ("a.test",)
+    assert await resolver.records("c.test", "TXT") == ()
+    await resolver.close()
+
+
+async def test_each_nameserver_says_how_long_it_takes_or_why_it_does_not(server: DnsServer) -> None:
+    resolver = Resolver([server.address, "127.0.0.1:9"], 2)
+    found = await resolver.latencies()
+    assert isinstance(found[server.address], float)
+    assert found["127.0.0.1:9"] == "Connection refused"
+    assert await resolver.root_is_proved() is False
+    server.ad = True
+    assert await resolver.root_is_proved() is True
+    assert resolver.trusted
+    assert not Resolver(["192.0.2.53"], 2).trusted
+    server.fail("*", "*", "servfail")
+    assert await resolver.root_is_proved() is None
+    await resolver.close()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import stat
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, Self
 
@@ -175,7 +176,7 @@ def test_dns_records_in_three_forms(acme: Program) -> None:
     assert "psrp.mail 3600 IN CNAME rp.relay.example.com." in zone
     assert all(len(part) <= 255 for line in zone.splitlines() for part in line.split('"')[1::2])
     records = shown(acme, "domain", "dns", "mail.example.co.uk")
-    assert set(records) == {"zone", "spf", "dkim", "returnPath"}
+    assert set(records) == {"zone", "spf", "dkim", "returnPath", "dmarc"}
     assert records["spf"] == {
         "type": "TXT",
         "name": "mail",
@@ -305,17 +306,38 @@ def test_a_key_is_rotated_only_when_dns_has_it(acme: Program, names: Names) -> N
     old = shown(acme, "domain", "show", "example.com")["dkim"][0]["selector"]
     ran = acme("domain", "rotate", "example.com")
     assert ran.code == 0, ran.err
-    assert "(published)" in ran.out
-    ran = acme("domain", "rotate", "example.com")
-    assert ran.code == 1
-    assert "yet" in ran.err
+    assert "published since" in ran.out
+    assert "--continue" in ran.err
+    assert acme("domain", "rotate", "example.com").code == 0  # shows how far it is, and does nothing
+    assert shown(acme, "domain", "rotate", "example.com")["step"] is None
+    for words in (["--continue"], ["--continue", "--now"]):
+        ran = acme("domain", "rotate", "example.com", *words)
+        assert ran.code == 1
+        assert "yet" in ran.err
     names.publish(shown(acme, "domain", "dns", "example.com"))
-    done = shown(acme, "domain", "rotate", "example.com")
+    done = shown(acme, "domain", "rotate", "example.com", "--continue")
+    assert (done["step"], done["next"]["step"]) == ("see", "activate")
+    assert done["next"]["dueAt"] > time.time()
+    assert shown(acme, "domain", "rotate", "example.com", "--continue")["step"] is None  # the overlap
+    assert "seen in DNS" in acme("domain", "show", "example.com").out
+    done = shown(acme, "domain", "rotate", "example.com", "--continue", "--now")
     assert done["step"] == "activate"
     assert {key["selector"]: key["state"] for key in done["dkim"]}[old] == "retired"
-    done = shown(acme, "domain", "rotate", "example.com")
+    assert shown(acme, "domain", "rotate", "example.com", "--continue")["step"] is None
+    done = shown(acme, "domain", "rotate", "example.com", "--continue", "--now")
     assert (done["step"], [key["state"] for key in done["dkim"]]) == ("retire", ["active"])
     assert len(list((acme.home / "state" / "keys" / "dkim").iterdir())) == 1
+    assert acme("domain", "rotate", "example.com", "--continue").code == 1
+    assert acme("domain", "rotate", "example.com", "--now").code == 2
+
+
+def test_a_rotation_may_be_left_to_the_daemon_and_change_the_algorithm(acme: Program, names: Names) -> None:
+    done = shown(acme, "domain", "rotate", "example.com", "--auto", "--algorithm", "ed25519-sha256")
+    assert (done["rotation"], done["next"]["step"]) == ("auto", "see")
+    assert [key["algorithm"] for key in done["dkim"] if key["state"] == "published"] == ["ed25519-sha256"]
+    assert "the daemon does it" in acme("domain", "show", "example.com").out
+    assert acme("domain", "rotate", "example.com", "--algorithm", "rsa-sha256").code == 1  # one is under way
+    assert shown(acme, "domain", "rotate", "example.com", "--manual")["rotation"] == "manual"
 
 
 def test_a_rotation_can_be_forced(acme: Program, names: Names) -> None:

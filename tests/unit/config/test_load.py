@@ -18,7 +18,7 @@ MAIN = [
         "max_recipents = 5",
         (
             "max_recipents: unknown key; known here: hostname, state_dir, tenants_dir, default_tenant, tls, "
-            "listen, public, smtp, delivery, source, warmup, route, tls_policy, tls_reports, provider, dns, "
+            "listen, public, smtp, delivery, source, warmup, route, tls_policy, tls_reports, provider, dns, doctor, "
             "suppression, dsn, retention, webhooks, sandbox, limits, log"
         ),
     ),

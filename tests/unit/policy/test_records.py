@@ -19,10 +19,10 @@ from arkrelay.policy.records import (
     judge_alias,
     render_json,
     render_rows,
-    render_zone,
     wanted,
     wanted_alias,
 )
+from arkrelay.policy.zoneforms import bind, sheet_of
 
 KEY = "v=DKIM1; k=rsa; t=s; p=MIIBIjANBgkq+/AB=="
 ED_KEY = "v=DKIM1; k=ed25519; t=s; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
@@ -243,7 +243,7 @@ def test_an_alias_is_judged_by_where_it_points(targets: Answer, status: DnsStatu
 def test_a_name_server_reads_back_what_the_zone_lines_say(domain: str) -> None:
     long_key = "v=DKIM1; k=rsa; p=" + "A" * 600
     records = wanted(domain, [("ark-xyz", long_key)], "spf.relay.test", "rp.relay.test")
-    text = render_zone(records)
+    text = bind(sheet_of(records))
     assert f"$ORIGIN {records.zone}." in text
     zone = dns.zone.from_text(text, origin=records.zone, relativize=False, check_origin=False)
     texts = {
@@ -251,7 +251,7 @@ def test_a_name_server_reads_back_what_the_zone_lines_say(domain: str) -> None:
         for name, _, record in zone.iterate_rdatas(dns.rdatatype.TXT)
         if isinstance(record, TXT)
     }
-    assert texts == {domain: SPF, f"ark-xyz._domainkey.{domain}": long_key}
+    assert texts == {domain: SPF, f"ark-xyz._domainkey.{domain}": long_key, f"_dmarc.{domain}": "v=DMARC1; p=none"}
     aliases = {
         name.to_text(omit_final_dot=True): record.target.to_text()
         for name, _, record in zone.iterate_rdatas(dns.rdatatype.CNAME)
@@ -273,7 +273,7 @@ def test_nothing_that_dns_may_hold_raises(texts: list[str]) -> None:
 @given(value=st.text(min_size=1).filter(lambda text: text.isascii() and text.isprintable()))
 def test_any_text_survives_a_zone_file(value: str) -> None:
     records = wanted("example.com", [("s", value)], "spf.relay.test", "rp.relay.test")
-    zone = dns.zone.from_text(render_zone(records), origin="example.com", relativize=False, check_origin=False)
+    zone = dns.zone.from_text(bind(sheet_of(records)), origin="example.com", relativize=False, check_origin=False)
     record = zone.get_rdataset("s._domainkey.example.com.", "TXT")
     assert record is not None
     assert b"".join(record[0].strings).decode() == value
