@@ -131,9 +131,7 @@ async def status(ask: Ask[Nothing, Nothing]) -> DaemonStatus:
         connections=parts.queue.connections,
         warnings=list(ask.snapshot.warnings),
         config_problems=[Problem(file=one.file, key=one.key, reason=one.reason) for one in parts.live.problems],
-        doctor=None
-        if (report := parts.doctor.report) is None
-        else DoctorCounts(**report.counts(), checked_at=round(report.at, 3)),
+        doctor=_doctor(parts),
         store=_store(parts),
     )
 
@@ -187,6 +185,13 @@ async def vacuum(ask: Ask[Nothing, Nothing]) -> Cared:
     before = _store(ask.parts).bytes
     await ask.parts.upkeep.vacuum()
     return Cared(ok=True, bytes_before=before, bytes_after=_store(ask.parts).bytes)
+
+
+def _doctor(parts: Parts) -> DoctorCounts | None:
+    report = parts.doctor.report
+    if report is None or not report.at:  # nobody has looked at the whole
+        return None
+    return DoctorCounts(**report.counts(), checked_at=round(report.at, 3))
 
 
 def _store(parts: Parts) -> StoreState:

@@ -121,7 +121,7 @@ class Doctor:
             else:
                 report = Report(in_order(findings), began_at)
             if self._store is not None:
-                await self._keep(self._store, report)
+                await self._keep(self._store, report, whole=not domain)
             self.report = report
             return report
 
@@ -226,10 +226,15 @@ class Doctor:
             said = "not known: a fault of arkrelay, see its log"
         return [Finding(one.check, one.subject, Level.SKIP, said, domain=one.domain)]
 
-    async def _keep(self, store: Store, report: Report) -> None:
-        """Log what is better or worse than at the last look, and write it with an event for each."""
+    async def _keep(self, store: Store, report: Report, *, whole: bool) -> None:
+        """Log what is better or worse than at the last look, and write it with an event for each.
+
+        Only a look at the ``whole`` shows what there is no more.
+        """
         changed = changes(self._levels, report.findings)
         levels = levels_after(self._levels, report.findings)
+        if not whole:
+            levels = self._levels | levels
         for one in changed:
             tell = log.info if one.finding.level is Level.OK else log.warning
             tell(
