@@ -24,7 +24,6 @@ from arkrelay.api.app import HttpDoors
 from arkrelay.api.idempotency import Idempotency
 from arkrelay.api.parts import Parts
 from arkrelay.api.requestlog import RequestLog
-from arkrelay.api.watch import EventWatch
 from arkrelay.base import log as logs
 from arkrelay.base import systemd
 from arkrelay.base.metrics import Metrics
@@ -39,6 +38,7 @@ from arkrelay.model.message import Status
 from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
+from arkrelay.relay.callers import Guesses
 from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
@@ -52,12 +52,14 @@ from arkrelay.relay.operate import Operator
 from arkrelay.relay.peertls import PeerTls
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
+from arkrelay.relay.settings import Editor
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.sources import Sources
 from arkrelay.relay.submit import Submitter
 from arkrelay.relay.tlsreports import TlsReports
 from arkrelay.relay.upkeep import Upkeep
+from arkrelay.relay.watch import EventWatch
 from arkrelay.relay.ways import Ways
 from arkrelay.smtpd.listener import Doors
 from arkrelay.store import lists
@@ -194,6 +196,7 @@ class Daemon:
         rates = RateLimits()
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
         self.doors = Doors(live, self.submitter, self.inbound, certificate, self.metrics, rates)
+        editor, guesses = Editor(live, asyncio.Lock(), self.reload), Guesses(self.metrics)
         parts = Parts(
             store=self.store,
             live=live,
@@ -215,7 +218,8 @@ class Daemon:
             rates=rates,
             requests=self.requests,
             events=EventWatch(self.store),
-            editing=asyncio.Lock(),
+            editor=editor,
+            guesses=guesses,
             composing=asyncio.Lock(),
         )
         self.http = HttpDoors(parts, certificate)

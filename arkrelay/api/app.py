@@ -11,8 +11,9 @@ from pathlib import Path
 from aiohttp import web
 
 from arkrelay.api.connection import Connection, Connections, Deadlines, Handler
+from arkrelay.api.pages import Pages
 from arkrelay.api.parts import Parts
-from arkrelay.api.routes import make_app, new_guesses
+from arkrelay.api.routes import make_app
 from arkrelay.base.sockets import bind, bind_unix, spell
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.addresses import parse_endpoint
@@ -27,18 +28,22 @@ STOP_S = 5.0  # for requests under way
 BACKLOG = 256
 MANY_DESCRIPTORS = 65_536  # where the system sets no limit
 CONTROL_MODE, SOCKET_MODE = 0o600, 0o660
-CONTROL_SERVES = frozenset({"api", "metrics"})
+CONTROL_SERVES = frozenset({"api", "dashboard", "metrics"})
 
 
 class HttpDoors:
     """Every ``http`` listener, and the control socket."""
 
     def __init__(
-        self, parts: Parts, certificate: ServerCertificate | None, deadlines: Deadlines | None = None
+        self,
+        parts: Parts,
+        certificate: ServerCertificate | None,
+        deadlines: Deadlines | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self._parts = parts
+        self._pages = pages
         self._certificate = certificate
-        self._guesses = new_guesses()
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
         self._paths: list[tuple[Path, int]] = []  # with their inode: another process may have replaced it
@@ -123,7 +128,7 @@ class HttpDoors:
         self, serve: frozenset[str], *, control_socket: bool = False
     ) -> Callable[[], web.RequestHandler]:
         """Return what makes aiohttp's side of one connection."""
-        app = make_app(self._parts, serve, self._guesses, control_socket=control_socket)
+        app = make_app(self._parts, serve, control_socket=control_socket, pages=self._pages)
         runner = web.AppRunner(app, shutdown_timeout=STOP_S, handle_signals=False)
         await runner.setup()
         self._runners.append(runner)

@@ -7,14 +7,11 @@ second: a moment in which our own loop was busy counts as one, and is not held a
 """
 
 import asyncio
-import contextlib
-import ipaddress
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 import structlog
@@ -25,6 +22,7 @@ from arkrelay.api.errors import error_response, internal_error, new_request_id
 from arkrelay.api.refusal import ApiError
 from arkrelay.base.sockets import pass_on
 from arkrelay.base.tasks import spawn
+from arkrelay.policy.limits import network_of
 
 log = structlog.get_logger()
 
@@ -268,18 +266,6 @@ def connection_of(request: web.Request) -> Connection | None:
     """Return the connection of a request; None once the client has gone."""
     protocol = request.transport.get_protocol() if request.transport is not None else None
     return protocol if isinstance(protocol, Connection) else None
-
-
-@lru_cache(maxsize=4096)
-def network_of(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 that one IPv6 customer gets."""
-    with contextlib.suppress(ValueError):
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-        mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-        if parsed.version == 4 or mapped is not None:
-            return str(mapped or parsed)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return address
 
 
 def _address(transport: asyncio.Transport) -> str:

@@ -140,6 +140,19 @@ def is_trusted(address: str, networks: tuple[str, ...]) -> bool:
     return any((mapped or parsed) in network for network in _parsed(networks))
 
 
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 that one IPv6 customer gets."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    if parsed.version == 4 or mapped is not None:
+        return str(mapped or parsed)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
 @lru_cache(maxsize=16)
 def _parsed(networks: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     return tuple(ipaddress.ip_network(network, strict=False) for network in networks)

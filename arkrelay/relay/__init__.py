@@ -14,6 +14,10 @@ anything that waits or ended), ``domains`` (DNS of sender domains, again and aga
 webhook, signed and recorded), ``peertls`` (what TLS destinations demand; ``tlscounts`` and
 ``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space).
 
+What API and dashboard share: ``callers`` (whose key it is, and what it may do), ``settings`` (a change of files, in
+force at once), ``suppress`` (an entry made or removed by hand), ``reading`` (a message taken apart for people),
+``watch`` (the next event, for everybody who waits for it).
+
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped
 journal: a process that is killed leaves it behind at no cost per message, so a restart knows which recipients

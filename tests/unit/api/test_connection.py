@@ -15,9 +15,9 @@ from peers.certificates import authority, valid
 
 from arkrelay.api.app import new_handler
 from arkrelay.api.auth import watch_connection
-from arkrelay.api.connection import Connection, Connections, Deadlines, network_of
+from arkrelay.api.connection import Connection, Connections, Deadlines
 from arkrelay.api.errors import answer_errors, finish_headers
-from arkrelay.policy.limits import is_trusted
+from arkrelay.policy.limits import is_trusted, network_of
 
 WAIT_S = 20.0
 BIG = 30_000_000  # more than the kernel's buffers take
