@@ -67,6 +67,8 @@ from arkrelay.store.database import Store
 from arkrelay.store.journal import Journal
 from arkrelay.store.place import boot_id
 from arkrelay.store.usage import totals
+from arkrelay.web import visit as web
+from arkrelay.web.routes import make_dashboard
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
 from arkrelay.wire.https import Poster
@@ -222,7 +224,25 @@ class Daemon:
             guesses=guesses,
             composing=asyncio.Lock(),
         )
-        self.http = HttpDoors(parts, certificate)
+        dashboard = make_dashboard(
+            web.Parts(
+                store=self.store,
+                live=live,
+                queue=self.queue,
+                ways=self.ways,
+                operator=parts.operator,
+                domains=self.domains,
+                hooks=self.hooks,
+                upkeep=self.upkeep,
+                watch=parts.events,
+                editor=editor,
+                guesses=guesses,
+                unready=self.unready,
+                requests_flushed=self.requests.flushed,
+                open_request=self.requests.seal.open,
+            )
+        )
+        self.http = HttpDoors(parts, certificate, pages=dashboard.answer)
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
         self._stop = asyncio.Event()
         self._interrupts = 0

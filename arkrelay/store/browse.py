@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from heapq import merge
 
 from arkrelay.model.address import address_key
-from arkrelay.model.message import Recipient
+from arkrelay.model.message import Recipient, Status
 from arkrelay.store.connection import text
 from arkrelay.store.find import Filters, by_ids
 from arkrelay.store.usage import TENANTS
@@ -70,6 +70,20 @@ def recipients(conn: sqlite3.Connection, filters: Filters, below: Mark | None = 
     walks = [conn.execute(sql, values) for sql, values in _walks(conn, filters, below)]
     taken = take(merge(*(map(_row, walk) for walk in walks), reverse=True), limit)
     return Leaf(by_ids(conn, taken.ids), taken.older, taken.unfinished)
+
+
+def oldest(conn: sqlite3.Connection, tenant_id: str | None, status: Status) -> float | None:
+    """Return when the oldest recipient in this state was accepted, of one tenant or of all; None: there is none."""
+    found: list[float] = []
+    for tenant in [tenant_id] if tenant_id is not None else _tenants(conn):
+        # index recipients_status
+        (at,) = conn.execute(
+            "SELECT min(accepted_at) FROM recipients INDEXED BY recipients_status WHERE tenant_id = ? AND status = ?",
+            (tenant, status.value),
+        ).fetchone()
+        if at is not None:
+            found.append(at)
+    return min(found, default=None)
 
 
 def _row(row: tuple[float, int, int | None]) -> Row:
