@@ -300,8 +300,13 @@ class _Turn:
         raise error
 
     def _back_from_post(self) -> str:
-        """Return the page that a verb was on: what stands before the verb in its path."""
-        return self._request.rel_url.raw_path.rpartition("/")[0] or url()
+        """Return the page that a verb was on: the longest path before the verb that is a page."""
+        path = self._request.path.removeprefix(f"{PREFIX}/")
+        while path:
+            path = path.rpartition("/")[0]
+            if self._dashboard.find("GET", path) is not None:
+                return url(*path.split("/")) if path else url()
+        return url()
 
     async def _error(self, status: int, title: str, sentence: str) -> web.Response:
         data = {"sentence": sentence, "status": status, "request_id": self._request_id}

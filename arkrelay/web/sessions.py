@@ -26,6 +26,19 @@ class Session:
     seen_at: float  # monotonic seconds
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(TOKEN_BYTES), repr=False)
     notices: list[tuple[str, str]] = field(default_factory=list)  # (good or bad, sentence)
+    closed: bool = False  # signed out
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Take over what the key may do now; return False when it opens nothing any more, or was signed out."""
+        if self.closed:
+            return False
+        if self.key_digest is None:
+            return True
+        caller = still_caller(snapshot, self.caller, self.key_digest)
+        if caller is None or caller.hold or caller.suspended:
+            return False
+        self.caller = caller
+        return True
 
     def accepts(self, token: str) -> bool:
         """Return whether a form comes from a page of this session."""
@@ -55,18 +68,17 @@ class Sessions:
         session = self._open.pop(name, None)
         if session is None or now - session.seen_at > IDLE_S:
             return None
-        if session.key_digest is not None:
-            caller = still_caller(snapshot, session.caller, session.key_digest)
-            if caller is None or caller.hold or caller.suspended:
-                return None
-            session.caller = caller
+        if not session.holds(snapshot):
+            return None
         session.seen_at = now
         self._open[name] = session
         return session
 
     def close(self, token: str) -> None:
         """End the session of this token."""
-        self._open.pop(_hash(token), None)
+        session = self._open.pop(_hash(token), None)
+        if session is not None:
+            session.closed = True
 
 
 def _hash(token: str) -> bytes:

@@ -78,6 +78,10 @@ class Visit:
         """The configuration in force."""
         return self.parts.live.snapshot
 
+    def is_signed_in(self) -> bool:
+        """Return whether the session of a request that lasts is still good: a reload may have taken its key away."""
+        return self.session.holds(self.snapshot)
+
     def asked(self, name: str) -> str:
         """Return a parameter of the query, without blanks around it; empty when it is absent."""
         return self.request.query.get(name, "").strip()
