@@ -270,7 +270,7 @@ class _Turn:
             "here": self._request.path.removeprefix(f"{PREFIX}/").partition("/")[0],
             "back": self._request.rel_url.raw_path_qs if self._request.method in _OPEN else url(),
             "session": session,
-            "caller": None if session is None else session.caller,
+            "who": None if session is None else session.caller,
             "notices": notices,
             "theme": theme if theme in THEMES else "auto",
             "themes": THEMES,

@@ -1,5 +1,6 @@
 """One request to the dashboard as a page sees it: who is signed in, what is asked, and the daemon's parts."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ from arkrelay.store.requests import StoredRequest
 from arkrelay.web.render import url
 from arkrelay.web.sessions import Session
 
+_TIME = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,18}")  # what 63 bits hold
 SETTINGS_HELD = "This key is on hold: it may change nothing."
 
 
@@ -137,10 +140,9 @@ class Visit:
     def older(self) -> Mark | None:
         """Where the page that is asked for begins; what is no place is none."""
         at, _, id_ = self.asked("older").partition("_")
-        try:
-            return Mark(float(at), int(id_))
-        except ValueError:
+        if not (_TIME.fullmatch(at) and _NUMBER.fullmatch(id_)):
             return None
+        return Mark(float(at), int(id_))
 
     def say(self, sentence: str, *, good: bool = True) -> None:
         """Show a sentence on the next page."""
