@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from arkrelay.model.message import Status
-from arkrelay.relay.lanes import LaneView, look
+from arkrelay.relay.lanes import troubled
 from arkrelay.store import hooks
 from arkrelay.store.browse import oldest
 from arkrelay.store.usage import HOUR_S, Counts, list_usage, start_of, totals
@@ -50,7 +50,7 @@ async def show(visit: Visit) -> Page:
     """Return the overview."""
     now, tenant_id = time.time(), visit.caller.tenant_id
     read = await visit.parts.store.read(lambda db: _read(db, now, tenant_id))
-    lanes = [] if tenant_id is not None else _troubled(look(visit.parts.queue, now))
+    lanes, more_lanes = ([], 0) if tenant_id is not None else troubled(visit.parts.queue, now, LANES)
     bars = [
         Bar(datetime.fromtimestamp(at, UTC).strftime("%a %H:00"), tuple(counts[kind] for kind in KINDS.values()))
         for at, counts in zip(_hours(now), read.hours, strict=True)
@@ -80,8 +80,8 @@ async def show(visit: Visit) -> Page:
             "kinds": list(KINDS),
             "chart": draw(bars, list(KINDS), "Recipients of the last 24 hours"),
             "total": sum(bar.total for bar in bars),
-            "lanes": lanes[:LANES],
-            "more_lanes": max(0, len(lanes) - LANES),
+            "lanes": lanes,
+            "more_lanes": more_lanes,
             "attention": list(_attention(visit, read)),
             "empty": not any(read.counts.values()),
         },
@@ -109,12 +109,6 @@ def _ages(read: _Read, status: Status) -> list[int]:
     """Return how many are how old, by the quarters in which they were accepted; the rest is older."""
     known = [counts[status] for counts in read.ages]
     return [*known, max(0, read.counts[status] - sum(known))]
-
-
-def _troubled(lanes: list[LaneView]) -> list[LaneView]:
-    """Return the lanes that carry less than they could, those with most at stake first."""
-    found = [one for one in lanes if one.state in {"slow", "resting"} or one.order.rest]
-    return sorted(found, key=lambda one: (-one.ready, -one.destinations, one.lane))
 
 
 def _attention(visit: Visit, read: _Read) -> Iterator[Attention]:

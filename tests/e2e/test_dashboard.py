@@ -3,11 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from peers.arkdoor import ACME_KEY, OTHER_KEY, SMTP_KEY, ArkDoor, open_ark_door
+from peers.daemon import Relay
 from peers.panel import HOSTILE, Panel, attributes, fill, open_panel, pages, send
 
 from arkrelay.config.tenants import add_key, remove_key
@@ -476,9 +478,17 @@ async def test_the_theme_is_kept_in_a_cookie(door: ArkDoor, panel: Panel) -> Non
     assert 'data-theme="dark"' in (await panel.get()).text
 
 
-async def test_a_listener_that_does_not_serve_it_knows_no_dashboard(door: ArkDoor) -> None:
-    async with aiohttp.ClientSession() as session, session.get(f"{door.bare}/dashboard.css") as answer:
-        assert answer.status == 401
+async def test_a_listener_that_does_not_serve_it_knows_no_dashboard(tmp_path: Path) -> None:
+    more = '[[listen]]\nservice = "http"\naddress = "127.0.0.1:0"\nserve = ["api"]\n'
+    async with Relay(tmp_path, more=more) as relay:
+        bound = [one["address"] for one in relay.listeners if one["service"] == "http"]
+        shown, hidden = (address for address in bound if not address.startswith("unix:"))
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://{shown}/dashboard/sign-in") as answer:
+                assert answer.status == 200
+            for path in ("/", "/dashboard/", "/dashboard/sign-in", "/dashboard/style.css"):
+                async with session.get(f"http://{hidden}{path}") as answer:
+                    assert answer.status == 401, path
 
 
 async def test_who_guesses_is_not_listened_to_for_a_while(tmp_path_factory: pytest.TempPathFactory) -> None:
