@@ -237,6 +237,7 @@ class Daemon:
                 watch=parts.events,
                 editor=editor,
                 guesses=guesses,
+                composing=parts.composing,
                 unready=self.unready,
                 requests_flushed=self.requests.flushed,
                 open_request=self.requests.seal.open,

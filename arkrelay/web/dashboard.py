@@ -72,6 +72,8 @@ class Dashboard:
     ) -> web.StreamResponse | None:
         """Return the answer, or None for a request that is not for us."""
         path = request.path
+        if path == "/" and "text/html" not in request.headers.get("Accept", ""):
+            return None  # no browser: for a client of the API there is no such path
         if path in {"/", PREFIX} and request.method in _OPEN:
             return _guarded(web.Response(status=303, headers={"Location": url()}))
         if not path.startswith(f"{PREFIX}/"):
@@ -90,7 +92,7 @@ class Dashboard:
         return self._sessions
 
     def find(self, method: str, path: str) -> tuple[Handler, Mapping[str, str]] | None:
-        """Return the handler for a path, None where there is none; Conflict where the method is another's."""
+        """Return the handler for a method and path with what its braces stand for; None where there is none."""
         wanted = "GET" if method == "HEAD" else method
         for route, pattern in self._routes:
             match = pattern.fullmatch(path)
@@ -136,7 +138,7 @@ class _Turn:
             raise web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD", "POST"])
         session = self._session = self._find_session()
         form = await self._form() if request.method == "POST" else {}
-        if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
+        if request.method == "POST" and self._from_elsewhere:
             return await self._error(403, "Not from here", "This form was sent by another site. Nothing was done.")
         if path == "sign-in":
             return await self._sign_in(form)
@@ -168,7 +170,8 @@ class _Turn:
         session = self._sessions.find(token, snapshot, now) if token else None
         if session is not None and session.key_digest is not None:
             return session
-        local = self._local() if _host(self._request) in LOCAL_HOSTS else None
+        ours = _host(self._request) in LOCAL_HOSTS and not self._from_elsewhere
+        local = self._local() if ours else None
         if local is None:
             return None  # also with the session of a local peer, who comes by another way
         if session is None:
@@ -214,6 +217,11 @@ class _Turn:
     async def _sign_in_page(self, problem: str, back: str, status: int = 200) -> web.Response:
         page = Page("sign_in.html", "Sign in", {"problem": problem, "next": back}, status)
         return await self._page(page, None)
+
+    @property
+    def _from_elsewhere(self) -> bool:
+        """Whether the browser says that a page of another site asks (W3C Fetch Metadata)."""
+        return self._request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}
 
     @property
     def _secure(self) -> bool:

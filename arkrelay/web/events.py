@@ -84,10 +84,12 @@ async def stream(visit: Visit) -> web.StreamResponse:
         await response.write_eof()
     except ConnectionError:
         pass  # the browser has gone
-    except StoreError as error:
-        log.warning("event_stream_cut", error=str(error))
-        if request.transport is not None:
+    except BaseException as error:
+        if request.transport is not None:  # no second answer is to stand behind the one that was begun
             request.transport.abort()
+        if not isinstance(error, StoreError):
+            raise
+        log.warning("event_stream_cut", error=str(error))
     return response
 
 

@@ -119,7 +119,8 @@ async def html(visit: Visit) -> web.StreamResponse:
     """Return the message's HTML as it is, under a policy by which it can do nothing; for a frame."""
     recipient = await _find(visit)
     content = await visit.parts.store.read(lambda db: bodies.load(db, recipient.message.id))
-    found = await asyncio.to_thread(lambda: text_of(leaves_of(content), "text/html"))
+    async with visit.parts.composing:
+        found = await asyncio.to_thread(lambda: text_of(leaves_of(content), "text/html"))
     if found is None:
         raise NotFound("This message has no HTML.")
     return web.Response(
@@ -148,7 +149,8 @@ async def _content(visit: Visit, recipient: Recipient) -> _Content:
         content = await visit.parts.store.read(lambda db: bodies.load(db, recipient.message.id))
     except NotFound:
         return _Content(None, [])
-    return await asyncio.to_thread(_read, content)
+    async with visit.parts.composing:
+        return await asyncio.to_thread(_read, content)
 
 
 def _read(content: bytes) -> _Content:

@@ -1,5 +1,6 @@
 """One request to the dashboard as a page sees it: who is signed in, what is asked, and the daemon's parts."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ class Parts:
     watch: EventWatch
     editor: Editor
     guesses: Guesses
+    composing: (
+        asyncio.Lock
+    )  # held while a thread takes a large message apart: the event loop shares one core with one
     unready: Callable[[], str]  # why the daemon does not accept and deliver; empty: it does
     requests_flushed: Callable[[], Awaitable[Any]]  # returns when what was asked before is in the store
     open_request: Callable[[StoredRequest], tuple[str | None, str | None]]  # the bodies of a request to the API

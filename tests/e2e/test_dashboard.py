@@ -68,7 +68,9 @@ async def test_who_is_not_signed_in_is_led_to_the_form_and_back(door: ArkDoor) -
 
 
 async def test_the_root_leads_to_the_dashboard_and_the_api_stays(door: ArkDoor, panel: Panel) -> None:
-    assert (await panel.ask("GET", f"{door.bare}/")).where == "/dashboard/"
+    shown = await panel.ask("GET", f"{door.bare}/", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert shown.where == "/dashboard/"
+    assert (await panel.ask("GET", f"{door.bare}/")).status == 401
     assert (await panel.ask("GET", f"{door.bare}/v1/emails")).status == 401  # a cookie opens no API
 
 
@@ -139,6 +141,11 @@ async def test_on_the_control_socket_nobody_needs_a_key_under_a_name_of_this_hos
         assert (await panel.post("suppressions/acme/add", {"address": "local@rcpt.test"})).status == 200
     async with open_panel("http://rebound.evil.test", door.relay.socket) as panel:
         assert (await panel.get()).where.startswith("/dashboard/sign-in")
+    async with open_panel("http://localhost:8025", door.relay.socket) as panel:
+        headers = {"Sec-Fetch-Site": "cross-site"}
+        assert (await panel.get(**headers)).where.startswith("/dashboard/sign-in"), (
+            "another site asks through a browser"
+        )
 
 
 async def test_the_session_of_a_local_peer_is_worth_nothing_on_tcp(door: ArkDoor) -> None:
@@ -341,7 +348,7 @@ async def test_the_page_of_a_message_tells_what_became_of_it(panel: Panel, made:
     shown = await panel.get(f"messages/{made['softfail']}")
     for words in ("Deferred after 1 attempt", "451 4.7.1 try again later", "What was said", "RCPT TO:"):
         assert words in shown.said
-    assert HOSTILE in shown.said.replace("> <", "><") or "<script>alert(1)</script>" in shown.said
+    assert HOSTILE in shown.said
 
 
 @pytest.mark.parametrize(
