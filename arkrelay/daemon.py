@@ -24,7 +24,6 @@ from arkrelay.api.app import HttpDoors
 from arkrelay.api.idempotency import Idempotency
 from arkrelay.api.parts import Parts
 from arkrelay.api.requestlog import RequestLog
-from arkrelay.api.watch import EventWatch
 from arkrelay.base import log as logs
 from arkrelay.base import systemd
 from arkrelay.base.metrics import Metrics
@@ -43,6 +42,7 @@ from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.bench import Machine
+from arkrelay.relay.callers import Guesses
 from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
 from arkrelay.relay.deliver import Courier
@@ -62,6 +62,7 @@ from arkrelay.relay.personal import Personal
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.rates import RateLimits
 from arkrelay.relay.rotation import Rotations
+from arkrelay.relay.settings import Editor
 from arkrelay.relay.settle import Settler
 from arkrelay.relay.sign import Signing
 from arkrelay.relay.simulator import Simulator
@@ -71,6 +72,7 @@ from arkrelay.relay.tlsreports import TlsReports
 from arkrelay.relay.track import Tracker
 from arkrelay.relay.unsubscribe import Unsubscriber
 from arkrelay.relay.upkeep import Upkeep
+from arkrelay.relay.watch import EventWatch
 from arkrelay.relay.ways import Ways
 from arkrelay.smtpd.listener import Doors
 from arkrelay.store import lists
@@ -78,7 +80,10 @@ from arkrelay.store.database import Store
 from arkrelay.store.journal import Journal
 from arkrelay.store.place import boot_id
 from arkrelay.store.usage import totals
+from arkrelay.web import visit as web
 from arkrelay.web.client import Clients
+from arkrelay.web.dashboard import Dashboard
+from arkrelay.web.routes import make_dashboard
 from arkrelay.web.site import Site
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.fetch import Fetcher
@@ -232,8 +237,9 @@ class Daemon:
         self.requests = RequestLog(self.store, live, live.snapshot.request_log_key(), self.metrics)
         self.doors = Doors(live, self.submitter, self.inbound, certificate, self.metrics, rates)
         self.doctor = Doctor(live, lambda: _resolver(live), self._machine(), return_paths, self.store)
-        editing = asyncio.Lock()
+        editing, guesses = asyncio.Lock(), Guesses(self.metrics)
         self.rotations = Rotations(live, self.resolver, self.reload, editing)
+        editor = Editor(live, editing, self.reload)
         parts = Parts(
             store=self.store,
             live=live,
@@ -258,11 +264,12 @@ class Daemon:
             rates=rates,
             requests=self.requests,
             events=EventWatch(self.store),
-            editing=editing,
+            editor=editor,
+            guesses=guesses,
             composing=asyncio.Lock(),
         )
         site = Site(self.tracker, self.unsubscriber, Clients(live))
-        self.http = HttpDoors(parts, certificate, public=site.answer)
+        self.http = HttpDoors(parts, certificate, public=site.answer, pages=self._dashboard(parts).answer)
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
         self._stop = asyncio.Event()
         self._interrupts = 0
@@ -275,6 +282,28 @@ class Daemon:
             ipv6=system_ipv6,
             clock_is_kept=clock_is_kept,
             listeners=lambda: self.doors.bound,
+        )
+
+    def _dashboard(self, parts: Parts) -> Dashboard:
+        """Return the dashboard, which shares with the API what both need."""
+        return make_dashboard(
+            web.Parts(
+                store=parts.store,
+                live=parts.live,
+                queue=parts.queue,
+                ways=parts.ways,
+                operator=parts.operator,
+                domains=parts.domains,
+                hooks=parts.hooks,
+                upkeep=parts.upkeep,
+                watch=parts.events,
+                editor=parts.editor,
+                guesses=parts.guesses,
+                composing=parts.composing,
+                unready=parts.unready,
+                requests_flushed=parts.requests.flushed,
+                open_request=parts.requests.seal.open,
+            )
         )
 
     async def run(self) -> int:

@@ -11,5 +11,7 @@ Answers follow Ark contract §2 and §3: ``{"success": true, "data", "meta"}``, 
 ``total`` and ``totalPages``, and errors with a code, a sentence and the field. A surprise of ours is a 500 with a
 request id that stands beside the traceback in the log.
 
+The dashboard (``web``) is a door of its own behind the same sockets: ``pages`` hands its requests on.
+
 Nothing is decompressed, nothing is decided about mail: handlers read the store and call a verb of ``relay``.
 """

@@ -11,9 +11,10 @@ from pathlib import Path
 from aiohttp import web
 
 from arkrelay.api.connection import Connection, Connections, Deadlines, Handler
+from arkrelay.api.pages import Pages
 from arkrelay.api.parts import Parts
 from arkrelay.api.public import Public
-from arkrelay.api.routes import make_app, new_guesses
+from arkrelay.api.routes import make_app
 from arkrelay.base.sockets import bind, bind_unix, spell
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.addresses import parse_endpoint
@@ -28,7 +29,7 @@ STOP_S = 5.0  # for requests under way
 BACKLOG = 256
 MANY_DESCRIPTORS = 65_536  # where the system sets no limit
 CONTROL_MODE, SOCKET_MODE = 0o600, 0o660
-CONTROL_SERVES = frozenset({"api", "metrics"})
+CONTROL_SERVES = frozenset({"api", "dashboard", "metrics"})
 
 
 class HttpDoors:
@@ -40,11 +41,12 @@ class HttpDoors:
         certificate: ServerCertificate | None,
         deadlines: Deadlines | None = None,
         public: Public | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self._parts = parts
         self._answer_world = public
+        self._pages = pages
         self._certificate = certificate
-        self._guesses = new_guesses()
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
         self._paths: list[tuple[Path, int]] = []  # with their inode: another process may have replaced it
@@ -129,7 +131,9 @@ class HttpDoors:
         self, serve: frozenset[str], *, control_socket: bool = False
     ) -> Callable[[], web.RequestHandler]:
         """Return what makes aiohttp's side of one connection."""
-        app = make_app(self._parts, serve, self._guesses, control_socket=control_socket, public=self._answer_world)
+        app = make_app(
+            self._parts, serve, control_socket=control_socket, public=self._answer_world, pages=self._pages
+        )
         runner = web.AppRunner(app, shutdown_timeout=STOP_S, handle_signals=False)
         await runner.setup()
         self._runners.append(runner)

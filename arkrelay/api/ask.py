@@ -8,11 +8,12 @@ from aiohttp import web
 
 from arkrelay.api.idempotency import Claim
 from arkrelay.api.model import Answer
-from arkrelay.api.parts import REQUEST_ID, Caller, Parts, parts_of
+from arkrelay.api.parts import REQUEST_ID, Parts, parts_of
 from arkrelay.api.refusal import ApiError
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.model.receipt import Receipt
 from arkrelay.model.tenant import Tenant
+from arkrelay.relay.callers import Caller
 from arkrelay.relay.submit import Outcome
 
 Q = TypeVar("Q")

@@ -5,7 +5,6 @@ sees its own tenant only; a foreign id is answered like an unknown one (Ark cont
 believes its peer: behind another one a proxy of the same user may stand, and speak for the whole world.
 """
 
-import math
 import os
 import socket
 import struct
@@ -16,10 +15,9 @@ from aiohttp import web
 
 from arkrelay.api.connection import connection_of
 from arkrelay.api.errors import Handler
-from arkrelay.api.parts import CALLER, CONTROL, GUESSES, RATE, Caller, parts_of
+from arkrelay.api.parts import CALLER, CONTROL, RATE, parts_of
 from arkrelay.api.refusal import ApiError
-from arkrelay.config.snapshot import Snapshot
-from arkrelay.policy.limits import is_trusted, network_of
+from arkrelay.relay.callers import Caller, WrongKey, find_caller, sending_refusal
 
 log = structlog.get_logger()
 
@@ -35,8 +33,6 @@ OPEN_PATHS = frozenset(
         "/.well-known/jwks.json",
     }
 )
-GUESSES_PER_MINUTE = 30  # wrong keys from one address; after that no key from it is looked at
-MINUTE_S = 60.0
 
 
 @web.middleware
@@ -81,12 +77,9 @@ def _count(request: web.Request, caller: Caller) -> None:
 
 def require_sender(caller: Caller, *, test: bool = False) -> None:
     """Refuse with 403 a key that may not send; ``test``: what it would send is a test itself, so a test key may."""
-    if not caller.may_send:
-        raise ApiError(403, "permission_denied", 'This key lacks the permission "send".')
-    if caller.hold:
-        raise ApiError(403, "credential_on_hold", "This key is on hold and may not send.")
-    if caller.test and not test:
-        raise ApiError(403, "permission_denied", "A test key may look, and not send what would really go out.")
+    refusal = sending_refusal(caller, test=test)
+    if refusal is not None:
+        raise ApiError(403, *refusal)
 
 
 def require_releaser(caller: Caller, *, test: bool = False) -> None:
@@ -101,7 +94,7 @@ def is_still_admitted(request: web.Request) -> bool:
     caller = request[CALLER]
     if caller.local:
         return True
-    now = _look_up(parts_of(request).live.snapshot, _key(request) or "")
+    now = find_caller(parts_of(request).live.snapshot, _key(request) or "")
     return now is not None and not now.suspended and (now.tenant_id, now.name) == (caller.tenant_id, caller.name)
 
 
@@ -111,7 +104,7 @@ def _caller(request: web.Request) -> Caller:
         return _owner(request, key)
     local = None
     if request.config_dict[CONTROL] and "Authorization" not in request.headers:
-        local = _local_peer(request)
+        local = local_peer(request)
     if local is None:
         raise ApiError(401, "authentication_required", "Send an API key: Authorization: Bearer KEY.")
     return local
@@ -123,62 +116,18 @@ def _key(request: web.Request) -> str | None:
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 
-def _look_up(snapshot: Snapshot, key: str) -> Caller | None:
-    """Return whose key it is, None for an unknown one."""
-    test = key.startswith("ark_test_")
-    if (organisation := snapshot.find_key(key)) is not None:
-        return Caller(None, organisation.name, str(organisation.id), _prefix(key), test=test)
-    found = snapshot.find_credential(key)
-    if found is None or found[1].type != "api":
-        return None
-    tenant, credential = found
-    return Caller(
-        tenant.id,
-        credential.name,
-        str(credential.id),
-        _prefix(key),
-        test=test,
-        hold=credential.hold,
-        suspect=_suspect(snapshot, tenant.id, credential.name),
-        may_send="send" in credential.permissions,
-        suspended="" if tenant.status == "active" else tenant.status,
-        shares_rate=snapshot.settings.limits.rate_shared_with_smtp,
-    )
-
-
-def _suspect(snapshot: Snapshot, tenant_id: str, name: str) -> bool:
-    """Return whether the relay itself put a credential on hold; the tables by which keys are found do not say."""
-    tenant = snapshot.tenants.get(tenant_id)
-    found = None if tenant is None else tenant.credential(name)
-    return found is not None and bool(found.suspicion)
-
-
-def _prefix(key: str) -> str:
-    """Return what may be shown of a key: 8 characters, and of a short one that a person chose no more than half."""
-    return key[: min(8, len(key) // 2)]
-
-
 def _owner(request: web.Request, key: str) -> Caller:
     """Return whose key it is. An address that guesses is answered 429 for a while, right or wrong."""
-    snapshot = parts_of(request).live.snapshot
-    guesses = request.config_dict[GUESSES]
-    client = request.remote or ""
-    counted = None if is_trusted(client, snapshot.settings.limits.trusted_addresses) else network_of(client)
-    now = time.monotonic()
-    if counted is not None and guesses.full(counted, now):
-        wait_s = max(1, math.ceil(guesses.wait_s(counted, now)))
-        raise ApiError(429, "rate_limit_exceeded", "Too many wrong API keys from here.", retry_after_s=wait_s)
-    found = _look_up(snapshot, key)
-    if found is None:
-        if counted is not None:
-            guesses.hit(counted, now)
-        parts_of(request).metrics.auth_failures.inc()
-        log.info("key_refused", client=client)
-        raise ApiError(401, "invalid_api_key", "This API key is not known.")
-    return found
+    parts, client = parts_of(request), request.remote or ""
+    try:
+        return parts.guesses.caller(parts.live.snapshot, key, client, time.monotonic())
+    except WrongKey as error:
+        if error.wait_s:
+            raise ApiError(429, "rate_limit_exceeded", str(error), retry_after_s=error.wait_s) from None
+        raise ApiError(401, "invalid_api_key", str(error)) from None
 
 
-def _local_peer(request: web.Request) -> Caller | None:
+def local_peer(request: web.Request) -> Caller | None:
     """Return root or the service's own user at the other end of a unix socket, from SO_PEERCRED (socket(7))."""
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport is not None else None

@@ -19,6 +19,7 @@ from arkrelay.api.tenants import Deleted
 from arkrelay.config import tenants
 from arkrelay.model.errors import Conflict, StoreError
 from arkrelay.model.tenant import Credential as Configured
+from arkrelay.relay.callers import managing_refusal
 from arkrelay.store import lists
 
 Kind = Literal["smtp", "api"]
@@ -168,13 +169,9 @@ async def _reveal(ask: Ask[Any, Any], credential: Configured) -> str:
 
 
 def _require_unrestricted(ask: Ask[Any, Any]) -> None:
-    """Refuse a tenant's key that other keys of its tenant are more powerful than."""
-    if ask.caller.tenant_id is None:
-        return
-    own = ask.tenant.credential(ask.caller.name)
-    if own is None or own.domains or "send" not in own.permissions:
-        message = "This key is restricted: it does not manage credentials. Use another, or the organisation's."
-        raise ApiError(403, "permission_denied", message)
+    refusal = managing_refusal(ask.snapshot, ask.caller)
+    if refusal:
+        raise ApiError(403, "permission_denied", refusal)
 
 
 def _refuse_self(ask: Ask[Any, Any], credential: Configured, what: str) -> None:

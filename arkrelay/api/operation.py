@@ -21,9 +21,10 @@ from arkrelay.api.ask import Ask
 from arkrelay.api.body import SMALL_BYTES, parse_object, read
 from arkrelay.api.idempotency import Replay
 from arkrelay.api.model import Nothing, Page, convert
-from arkrelay.api.parts import BODY, CALLER, PARSED, REQUEST_ID, SENT, Caller
+from arkrelay.api.parts import BODY, CALLER, PARSED, REQUEST_ID, SENT
 from arkrelay.api.refusal import ApiError
 from arkrelay.config.secrets import create_host_key
+from arkrelay.relay.callers import Caller
 
 Handler = Callable[[Ask[Any, Any]], Awaitable[Any]]
 

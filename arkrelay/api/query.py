@@ -8,7 +8,7 @@ from typing import Annotated, Final, TypeVar
 
 from arkrelay.api.model import Meta
 from arkrelay.api.refusal import ApiError
-from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
+from arkrelay.model.address import kept_address, kept_domain
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Status
 
@@ -63,23 +63,10 @@ def statuses(given: str | None) -> tuple[Status, ...]:
 
 
 def address(given: str | None) -> str | None:
-    """Return an address as the database has it, its domain in A-labels; None when it is absent.
-
-    What is no address is looked for as it stands, in vain: a filter is exact, whatever its characters.
-    """
-    if given is None:
-        return None
-    try:
-        return str(parse_mailbox(given, utf8=True))
-    except AddressError:
-        return given
+    """Return an address as the database has it; None when it is absent."""
+    return None if given is None else kept_address(given)
 
 
 def domain(given: str | None) -> str | None:
-    """Return a domain as the database has it, in lower-case A-labels; what is none stays as it is."""
-    if given is None:
-        return None
-    try:
-        return parse_domain(given, utf8=True)
-    except AddressError:
-        return given.lower()
+    """Return a domain as the database has it; None when it is absent."""
+    return None if given is None else kept_domain(given)

@@ -14,7 +14,8 @@ from aiohttp.typedefs import Middleware
 
 from arkrelay.api.entry import Entry
 from arkrelay.api.errors import Handler
-from arkrelay.api.parts import BODY, CALLER, PARSED, RATE, REQUEST_ID, SENT, Caller
+from arkrelay.api.parts import BODY, CALLER, PARSED, RATE, REQUEST_ID, SENT
+from arkrelay.relay.callers import Caller
 
 UNKNOWN: Final = "unknown"  # the endpoint of a path that there is not
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})  # Ark contract §8.2, and HEAD

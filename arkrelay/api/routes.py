@@ -29,15 +29,15 @@ from arkrelay.api import (
     usage_export,
     webhooks,
 )
-from arkrelay.api.auth import GUESSES_PER_MINUTE, MINUTE_S, authenticate, watch_connection
+from arkrelay.api.auth import authenticate, watch_connection
 from arkrelay.api.description import Description
 from arkrelay.api.errors import answer_errors, finish_headers
 from arkrelay.api.operation import Operation, Scope
-from arkrelay.api.parts import CONTROL, GUESSES, PARTS, Parts
+from arkrelay.api.pages import Pages, show_pages
+from arkrelay.api.parts import CONTROL, PARTS, Parts
 from arkrelay.api.public import Public, ask_first
 from arkrelay.api.record import recorder
 from arkrelay.api.sending import body_limit
-from arkrelay.policy.limits import SlidingWindow
 
 TENANT = "/tenants/{tenantId}"
 WEBHOOK = f"{TENANT}/webhooks/{{webhookId}}"
@@ -199,29 +199,27 @@ METRICS = (("GET", "/metrics", health.metrics),)
 PUBLIC = (("GET", "/.well-known/jwks.json", jwks.keys),)
 
 
-def new_guesses() -> SlidingWindow:
-    """Return the count of wrong keys per client, which all listeners share."""
-    return SlidingWindow(GUESSES_PER_MINUTE, MINUTE_S)
-
-
 def make_app(
     parts: Parts,
     serve: frozenset[str],
-    guesses: SlidingWindow,
     *,
     control_socket: bool = False,
     public: Public | None = None,
+    pages: Pages | None = None,
 ) -> web.Application:
     """Return the application for listeners that serve ``serve`` (of api, dashboard, metrics, public).
 
-    ``public`` is asked first, where that is served: some host names are the world's alone.
+    ``public``, where that is served, and then ``pages``, where the dashboard is, are asked first: some host names are
+    the world's alone.
     """
     endpoints: dict[object, str] = {}  # the names of operations, by their handlers
     record = recorder(parts.requests.note, endpoints)
-    world = [ask_first(public)] if public is not None and "public" in serve else []
-    app = web.Application(middlewares=[watch_connection, record, answer_errors, *world, authenticate])
+    asked = [ask_first(public)] if public is not None and "public" in serve else []
+    if pages is not None and "dashboard" in serve:
+        asked.append(show_pages(pages))
+    app = web.Application(middlewares=[watch_connection, record, answer_errors, *asked, authenticate])
     app.on_response_prepare.append(finish_headers)
-    app[PARTS], app[GUESSES], app[CONTROL] = parts, guesses, control_socket
+    app[PARTS], app[CONTROL] = parts, control_socket
     table = [*HEALTH, *(METRICS if "metrics" in serve else ()), *(PUBLIC if "public" in serve else ())]
     if "api" in serve:
         for operation in OPERATIONS:

@@ -14,6 +14,7 @@ from arkrelay.model.attempt import REST_CLASS, BounceClass
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.suppression import Cause
 from arkrelay.model.suppression import Suppression as Entry
+from arkrelay.relay.suppress import suppress, unsuppress
 from arkrelay.store import suppressions
 from arkrelay.store.history import insert_events
 from arkrelay.store.suppressions import Entries
@@ -152,14 +153,7 @@ async def list_all(ask: Ask[Filtered, Nothing]) -> Page[Suppression]:
 async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
     """Put an address on the list; one that is there gets the new reason."""
     tenant_id, address, reason = ask.tenant.id, _address(ask.body.address), ask.body.reason or REASON
-    at, stream = time.time(), ask.body.stream
-    event = Event(EventKind.SUPPRESSED, at, tenant_id, data={"address": address, "reason": reason, "by": "hand"})
-
-    def job(db: sqlite3.Connection) -> Entry:
-        insert_events(db, [event])
-        return suppressions.add(db, tenant_id, address, reason, at, stream)
-
-    return _shape(await ask.parts.store.write(job))
+    return _shape(await suppress(ask.parts.store, tenant_id, address, reason, ask.body.stream))
 
 
 async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
@@ -180,15 +174,7 @@ async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
     """Take an address off the list, for every stream; 404 when it was not on it."""
     tenant_id, address = ask.tenant.id, _address(ask.path("email"))
-    event = Event(EventKind.UNSUPPRESSED, time.time(), tenant_id, data={"address": address, "by": "hand"})
-
-    def job(db: sqlite3.Connection) -> bool:
-        removed = suppressions.remove(db, tenant_id, address)
-        if removed:
-            insert_events(db, [event])
-        return removed
-
-    if not await ask.parts.store.write(job):
+    if not await unsuppress(ask.parts.store, tenant_id, address):
         raise ApiError(404, "not_found", f"{address} is not on the suppression list.")
     return Message(message=f"{address} may be mailed again.")
 

@@ -260,3 +260,22 @@ def _parameters(rest: str) -> str:
     if rest and _CONTROL.search(rest):
         raise AddressError("control character in the parameters")
     return rest.strip(" ")
+
+
+def kept_address(given: str) -> str:
+    """Return an address as the database has it, its domain in A-labels.
+
+    What is no address is looked for as it stands, in vain: a filter is exact, whatever its characters.
+    """
+    try:
+        return str(parse_mailbox(given, utf8=True))
+    except AddressError:
+        return given
+
+
+def kept_domain(given: str) -> str:
+    """Return a domain as the database has it, in lower-case A-labels; what is none stays as it is."""
+    try:
+        return parse_domain(given, utf8=True)
+    except AddressError:
+        return given.lower()

@@ -1,6 +1,7 @@
 """Lanes for people: what each site takes from each of our addresses now and why, and what a person orders."""
 
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from arkrelay.policy.pace import Capacity, Order
 from arkrelay.policy.providers import site_of_lane
@@ -60,6 +61,47 @@ def look(queue: Queue, now: float) -> list[LaneView]:
         )
         for name in sorted({*waiting, *open_now, *warming})
     ]
+
+
+def troubled(queue: Queue, now: float, most: int) -> tuple[list[LaneView], int]:
+    """Return the lanes that carry less than they could, those with most at stake first, and how many more there are.
+
+    Only these are looked at closely: with ten thousand destinations in trouble ``look`` takes a quarter of a second.
+    """
+    waiting: dict[str, list[Lane]] = {}
+    for lane in queue.schedule.lanes.values():
+        waiting.setdefault(lane.site or lane.destination, []).append(lane)
+    pace, open_now = queue.pace, queue.pace.lanes()
+
+    def is_troubled(name: str) -> bool:
+        lanes = waiting.get(name, ())
+        if lanes and all(lane.rest_until > now for lane in lanes):
+            return True
+        return name in open_now and (
+            pace.slowed(name, now)
+            or pace.ordered_to_rest(name)
+            or (not open_now[name] and not pace.may_connect(name, now))
+        )
+
+    def at_stake(name: str) -> tuple[int, int, str]:
+        lanes = waiting.get(name, ())
+        return -sum(lane.ready for lane in lanes), -len(lanes), name
+
+    names = [name for name in {*waiting, *open_now} if is_troubled(name)]
+    shown = nsmallest(most, names, key=at_stake)
+    warming = queue.warming(now)
+    views = [
+        _view(
+            queue,
+            name,
+            waiting.get(name, []),
+            open_now.get(name, 0),
+            _warmup(queue, name, now) if name in warming else None,
+            now,
+        )
+        for name in shown
+    ]
+    return views, len(names) - len(shown)
 
 
 def destinations_of(queue: Queue, name: str) -> list[str]:

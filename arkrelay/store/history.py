@@ -14,6 +14,7 @@ from arkrelay.model.transcript import Spoken
 from arkrelay.policy.describe import enhanced_of
 from arkrelay.policy.transcript import parse
 from arkrelay.store import find
+from arkrelay.store.browse import Mark, Taken, take
 from arkrelay.store.connection import text
 from arkrelay.store.find import Filters
 from arkrelay.store.rows import event_of, event_row, insert_rows
@@ -183,6 +184,37 @@ def list_events(
         (*parameters, *(value for _, value in given), *wanted, limit),
     )
     return [StoredEvent(row[0], event_of(row[1:])) for row in rows]
+
+
+def newest_events(
+    conn: sqlite3.Connection,
+    below: Mark | None = None,
+    limit: int = 100,
+    *,
+    tenant_id: str | None = None,
+    kinds: Collection[EventKind] = (),
+) -> tuple[list[StoredEvent], Taken]:
+    """Return one page of events, the newest first, and where the next one begins."""
+    wanted = {kind.value for kind in kinds}
+    source, condition = "events", "seq < ?"
+    parameters: list[object] = [2**62 if below is None else below.id]
+    if tenant_id is not None:
+        source, condition = "events INDEXED BY events_tenant", "seq < ? AND tenant_id = ?"
+        parameters.append(text(tenant_id))
+    # index events_tenant, or primary key
+    rows = conn.execute(
+        f"SELECT at, seq, kind FROM {source} WHERE {condition} ORDER BY seq DESC",  # noqa: S608 -- our own words
+        parameters,
+    )
+    taken = take(((row[0], row[1], not wanted or row[2] in wanted) for row in rows), limit)
+    marks = ", ".join("?" * len(taken.ids))
+    # primary key of events
+    found = conn.execute(
+        "SELECT seq, kind, at, tenant_id, message_id, recipient_id, data FROM events"  # noqa: S608 -- question marks only
+        f" WHERE seq IN ({marks}) ORDER BY seq DESC",
+        taken.ids,
+    )
+    return [StoredEvent(row[0], event_of(row[1:])) for row in found], taken
 
 
 @dataclass(frozen=True, slots=True)

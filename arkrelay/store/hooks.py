@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arkrelay.model.hook import Answer, HookDelivery
+from arkrelay.store.browse import Mark, Taken, take
 from arkrelay.store.connection import text
 from arkrelay.store.rows import json_text
 
@@ -18,6 +19,13 @@ _COLUMNS = (
     " success, headers, body, answer, error"
 )
 _INSERT = f"INSERT INTO hook_deliveries ({_COLUMNS}) VALUES ({', '.join('?' * 17)})"  # noqa: S608 -- our own columns
+
+# every owner, each found by one seek from the one before (SQLite: "skip scan" by hand)
+_OWNERS = (
+    "WITH RECURSIVE owners (owner) AS (SELECT min(owner) FROM hook_deliveries UNION ALL SELECT (SELECT min(owner)"
+    " FROM hook_deliveries WHERE owner > owners.owner) FROM owners WHERE owners.owner IS NOT NULL)"
+    " SELECT owner FROM owners WHERE owner IS NOT NULL"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +101,50 @@ def list_deliveries(
     ).fetchall()
     (total,) = conn.execute(f"SELECT count(*) {source}", values).fetchone()
     return [_delivery(row) for row in rows], total
+
+
+def browse_deliveries(
+    conn: sqlite3.Connection, filters: Filters, below: Mark | None = None, limit: int = 50
+) -> tuple[list[HookDelivery], Taken]:
+    """Return one page of what matches, newest first, and where the next one begins."""
+    parts = [one for one in _conditions(filters) if one[0] != "owner = ?"]
+    wanted = " AND ".join(condition for condition, _ in parts) or "1"
+    values: list[object] = [*(value for _, value in parts), filters.owner]
+    place = ""
+    if below is not None:
+        place = " AND at <= ? AND (at < ? OR id < ?)"
+        values += [below.at, below.at, below.id]
+    # index hook_deliveries_owner, which knows every column that is searched by
+    rows = conn.execute(
+        f"SELECT at, id, {wanted} FROM hook_deliveries INDEXED BY hook_deliveries_owner"  # noqa: S608 -- our own words
+        f" WHERE owner = ?{place} ORDER BY at DESC, id DESC",
+        values,
+    )
+    taken = take(((row[0], row[1], bool(row[2])) for row in rows), limit)
+    found = [
+        # primary key
+        conn.execute(f"SELECT {_COLUMNS} FROM hook_deliveries WHERE id = ?", (id_,)).fetchone()  # noqa: S608 -- our own columns
+        for id_ in taken.ids
+    ]
+    return [_delivery(row) for row in found], taken
+
+
+def count_failures(conn: sqlite3.Connection, tenant_id: str | None, since: float, most: int = 1000) -> int:
+    """Return how many attempts failed since then, counted up to ``most``: a tenant's, or for None the platform's too.
+
+    No more than ten times as many attempts are looked at.
+    """
+    # index hook_deliveries_owner
+    owners = [tenant_id] if tenant_id is not None else [one for (one,) in conn.execute(_OWNERS)]
+    failed = 0
+    for owner in owners:
+        rows = conn.execute(
+            "SELECT sum(NOT success) FROM (SELECT success FROM hook_deliveries INDEXED BY hook_deliveries_owner"
+            " WHERE owner = ? AND at >= ? ORDER BY at DESC LIMIT ?)",
+            (owner, since, 10 * most),
+        )
+        failed += rows.fetchone()[0] or 0
+    return min(failed, most)
 
 
 def prune(db: sqlite3.Connection, before: float, limit: int) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from arkrelay.model.request import LoggedRequest
+from arkrelay.store.browse import Mark, Taken, take
 from arkrelay.store.connection import text
 from arkrelay.store.find import COUNT_MAX
 from arkrelay.store.rows import insert_rows
@@ -110,6 +111,40 @@ def find(conn: sqlite3.Connection, filters: RequestFilters, page: int, per_page:
         if total == COUNT_MAX and rows:  # not counted to its end: after a full page there is another
             total = max(total, start + per_page + 1)
     return RequestPage(_described_at(conn, rows), total)
+
+
+def browse(
+    conn: sqlite3.Connection, filters: RequestFilters, below: Mark | None = None, limit: int = 50
+) -> tuple[list[LoggedRequest], Taken]:
+    """Return one page of what matches, newest first, and where the next one begins.
+
+    Of the filters this knows those of the dashboard: tenant, endpoint, a whole request id, and ``failed``.
+    """
+    given = [  # the first that is given has the index, and what follows it is looked at row by row
+        ("requests_public", "request_id = ?", text(filters.request_id)),
+        ("requests_tenant", "tenant_id = ?", text(filters.tenant_id)),
+        ("requests_endpoint", "endpoint = ?", text(filters.endpoint)),
+        ("requests_failed", "status >= 400", filters.failed or None),
+    ]
+    searched = [one for one in given if one[2] is not None]
+    source, along, seen = "requests", "1", "1"
+    if searched:
+        index, along, _ = searched[0]
+        source = f"requests INDEXED BY {index}"
+        seen = " AND ".join(condition for _, condition, _ in searched[1:]) or "1"
+    values = [value for _, condition, value in [*searched[1:], *searched[:1]] if "?" in condition]
+    # the index that is named, else the primary key; ids are the last column of each, so nothing is sorted
+    rows = conn.execute(
+        f"SELECT id, {seen} FROM {source} WHERE {along} AND id < ? ORDER BY id DESC",  # noqa: S608 -- our own words
+        (*values, first_id(MAX_MS) if below is None else below.id),
+    )
+    taken = take((((id_ >> ID_SHIFT) / 1000, id_, bool(wanted)) for id_, wanted in rows), limit)
+    places = [
+        # primary key
+        conn.execute("SELECT batch_id, place FROM requests WHERE id = ?", (id_,)).fetchone()
+        for id_ in taken.ids
+    ]
+    return _described_at(conn, places), taken
 
 
 def get(conn: sqlite3.Connection, request_id: str, tenant_id: str | None) -> StoredRequest | None:

@@ -8,6 +8,7 @@ from itertools import islice
 from arkrelay.model.address import address_key
 from arkrelay.model.attempt import BounceClass
 from arkrelay.model.suppression import AUTOMATIC, Cause, Suppression
+from arkrelay.store.browse import Mark, Taken, take
 from arkrelay.store.connection import text
 
 _MANY = 500  # keys asked for in one statement; SQLite allowed 999 parameters at its strictest
@@ -152,6 +153,31 @@ def list_page(
         (*parameters, per_page, (max(page, 1) - 1) * per_page),
     ).fetchall()
     return [_suppression(row) for row in rows], count(conn, tenant_id, entries or Entries())
+
+
+def browse(
+    conn: sqlite3.Connection, tenant_id: str, entries: Entries, below: Mark | None = None, limit: int = 50
+) -> tuple[list[Suppression], Taken]:
+    """Return one page, newest first, and where the next one begins."""
+    where, parameters = entries.where(tenant_id)
+    place = ""
+    values: list[object] = [*parameters, tenant_id]
+    if below is not None:
+        place = " AND created_at <= ? AND (created_at < ? OR id < ?)"
+        values += [below.at, below.at, below.id]
+    # index suppressions_tenant
+    rows = conn.execute(
+        f"SELECT created_at, id, {where} FROM suppressions INDEXED BY suppressions_tenant WHERE tenant_id = ?{place}"  # noqa: S608 -- our own words
+        " ORDER BY created_at DESC, id DESC",
+        values,
+    )
+    taken = take(((row[0], row[1], bool(row[2])) for row in rows), limit)
+    found = [
+        # primary key
+        conn.execute(f"SELECT {_COLUMNS} FROM suppressions WHERE id = ?", (id_,)).fetchone()  # noqa: S608 -- our own columns
+        for id_ in taken.ids
+    ]
+    return [_suppression(row) for row in found], taken
 
 
 def undo(db: sqlite3.Connection, tenant_id: str, entries: Entries, limit: int) -> list[str]:

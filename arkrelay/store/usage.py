@@ -131,16 +131,20 @@ def sum_usage(conn: sqlite3.Connection, start: float, end: float, tenant_id: str
     return found
 
 
-def list_usage(conn: sqlite3.Connection, tenant_id: str, starts: Sequence[float], end: float) -> list[Counts]:
-    """Return the usage of one tenant between each of ``starts`` (ascending, full quarters) and the next, or ``end``.
+def list_usage(
+    conn: sqlite3.Connection, tenant_id: str | None, starts: Sequence[float], end: float, name: str = QUARTER
+) -> list[Counts]:
+    """Return the usage of one tenant, or of all, between each of ``starts`` (ascending, full quarters) and the next.
 
+    The last ends with ``end``. With ``name`` DAY the bounds are whole days (UTC), and it is counted by these.
     A year in which every quarter saw mail, 50 000 rows, takes 0.1 s.
     """
     found = [nothing() for _ in starts]
+    whose = f"IN ({TENANTS})" if tenant_id is None else "= ?"
     # primary key of counters: (name, tenant_id, start)
     for at, item, n in conn.execute(
-        "SELECT start, item, n FROM counters WHERE name = ? AND tenant_id = ? AND start >= ? AND start < ?",
-        (QUARTER, tenant_id, starts[0], end),
+        f"SELECT start, item, n FROM counters WHERE name = ? AND start >= ? AND start < ? AND tenant_id {whose}",  # noqa: S608 -- our own words
+        (name, starts[0], end, *(() if tenant_id is None else (tenant_id,))),
     ):
         found[bisect_right(starts, at) - 1][Status(item)] += n
     return found

@@ -70,7 +70,15 @@ class Page:
         """Press a key that has a name."""
         for kind in ("keyDown", "keyUp"):
             named = {"key": key, "code": key, "windowsVirtualKeyCode": _CODES[key]}
+            if kind == "keyDown" and key in _TEXTS:
+                named["text"] = _TEXTS[key]
             await self.command("Input.dispatchKeyEvent", type=kind, **named)
+
+    async def type(self, text: str) -> None:
+        """Press the keys of a text."""
+        for letter in text:
+            await self.command("Input.dispatchKeyEvent", type="keyDown", key=letter, text=letter)
+            await self.command("Input.dispatchKeyEvent", type="keyUp", key=letter)
 
     async def screenshot(self, path: Path) -> None:
         """Write what the window shows as a PNG."""
@@ -91,7 +99,8 @@ class Page:
                 self.loaded.set()
 
 
-_CODES = {"Tab": 9, "Enter": 13}
+_CODES = {"Tab": 9, "Enter": 13, "Escape": 27}
+_TEXTS = {"Enter": "\r"}  # without it a form is not sent
 
 
 class Browser:

@@ -16,6 +16,7 @@ from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
 
 NOW = 1_800_000_000.0
+STEPS = 100  # the grain of ``steps``
 
 
 def message(
@@ -151,3 +152,20 @@ def until(condition: Callable[[], bool]) -> None:
 
 def count(conn: sqlite3.Connection, table: str) -> int:
     return int(conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def steps(db: Connection, job: Callable[[Connection], object]) -> int:
+    """Return how many steps the job took SQLite."""
+    taken = 0
+
+    def another() -> int:
+        nonlocal taken
+        taken += STEPS
+        return 0
+
+    db.set_progress_handler(another, STEPS)
+    try:
+        job(db)
+    finally:
+        db.set_progress_handler(None, 0)
+    return taken

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from bench.backlog import Backlog, fill
+from unit.store.build import steps
 
 from arkrelay.model.settings import Retention
 from arkrelay.policy.schedule import Schedule
@@ -19,7 +20,6 @@ from arkrelay.store.connection import Connection, connect_writer
 
 BACKLOG = Backlog(rows=50_000, destinations=2000, dead=20)
 NOW = time.time()
-STEPS = 100  # the counter's grain
 BUSY = BACKLOG.destination(0)  # the destination with the most
 
 
@@ -37,23 +37,6 @@ def db(database: Path) -> Iterator[Connection]:
     yield opened
     opened.execute("ROLLBACK")
     opened.close()
-
-
-def steps(db: Connection, job: Callable[[Connection], object]) -> int:
-    """Return how many steps the job took SQLite."""
-    taken = 0
-
-    def another() -> int:
-        nonlocal taken
-        taken += STEPS
-        return 0
-
-    db.set_progress_handler(another, STEPS)
-    try:
-        job(db)
-    finally:
-        db.set_progress_handler(None, 0)
-    return taken
 
 
 @pytest.mark.parametrize(

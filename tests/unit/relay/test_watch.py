@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from arkrelay.api import watch
-from arkrelay.api.watch import EventWatch
 from arkrelay.model.errors import StoreError
+from arkrelay.relay import watch
+from arkrelay.relay.watch import EventWatch
 
 WAIT_S = 20.0
 

@@ -1,0 +1,150 @@
+"""The event log, newest first, and as it grows (Server-Sent Events): what happened, in the words of the event log."""
+
+import asyncio
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from arkrelay.model.errors import StoreError
+from arkrelay.model.event import EventKind
+from arkrelay.model.message import Recipient
+from arkrelay.store.find import by_ids
+from arkrelay.store.history import StoredEvent, last_event, newest_events, read_on
+from arkrelay.web.render import clock, iso, short, url
+from arkrelay.web.visit import Page, Visit, place
+
+log = structlog.get_logger()
+
+PER_PAGE: Final = 100
+AT_ONCE: Final = 100  # events in one write of a stream
+KEEP_ALIVE_S: Final = 15.0  # proxies take a silent connection for a dead one
+TONES: Final = {
+    EventKind.SENT: "good",
+    EventKind.DOMAIN_VERIFIED: "good",
+    EventKind.UNSUPPRESSED: "good",
+    EventKind.DELAYED: "warm",
+    EventKind.LIMIT_APPROACHING: "warm",
+    EventKind.UNCERTAIN: "warm",
+    EventKind.NOT_BELIEVED: "warm",
+    EventKind.HELD: "held",
+    EventKind.FAILED: "bad",
+    EventKind.BOUNCED: "bad",
+    EventKind.COMPLAINED: "bad",
+    EventKind.DNS_ERROR: "bad",
+    EventKind.LIMIT_EXCEEDED: "bad",
+    EventKind.SUPPRESSED: "bad",
+}
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+# what of an event's data says most, in this order
+_TELLING: Final = ("details", "reason", "output", "error", "address", "domain", "url", "by", "subject")
+
+
+async def show(visit: Visit) -> Page:
+    """Return one page of events."""
+    kind = visit.asked("kind")
+    kinds = (EventKind(kind),) if kind in set(EventKind) else ()
+    tenant_id, below = visit.wanted_tenant, visit.older
+
+    def read(db: sqlite3.Connection) -> Any:
+        last = last_event(db)
+        found, taken = newest_events(db, below, PER_PAGE, tenant_id=tenant_id, kinds=kinds)
+        return last, found, taken, _recipients(db, found)
+
+    last, found, taken, recipients = await visit.parts.store.read(read)
+    return Page(
+        "events.html",
+        "Events",
+        {
+            "rows": [_row(one, recipients) for one in found],
+            "older": place(taken.older),
+            "looked_to": taken.older.at if taken.unfinished and taken.older else None,
+            "first": below is None,
+            "asked": {"kind": kind, "tenant": visit.asked("tenant")},
+            "kinds": list(EventKind),
+            "tenants": visit.tenants,
+            "stream": url("events", "stream", after=last, kind=kind, tenant=visit.asked("tenant")),
+        },
+    )
+
+
+async def stream(visit: Visit) -> web.StreamResponse:
+    """Send events as they come, until the browser goes, its session ends, or the daemon stops."""
+    request = visit.request
+    response = web.StreamResponse(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
+    response.content_type, response.charset = "text/event-stream", "utf-8"
+    await response.prepare(request)
+    try:
+        await _send(visit, response)
+        await response.write_eof()
+    except ConnectionError:
+        pass  # the browser has gone
+    except BaseException as error:
+        if request.transport is not None:  # no second answer is to stand behind the one that was begun
+            request.transport.abort()
+        if not isinstance(error, StoreError):
+            raise
+        log.warning("event_stream_cut", error=str(error))
+    return response
+
+
+async def _send(visit: Visit, response: web.StreamResponse) -> None:
+    watch, store, tenant_id = visit.parts.watch, visit.parts.store, visit.wanted_tenant
+    kind = visit.asked("kind")
+    kinds = frozenset({EventKind(kind)} if kind in set(EventKind) else ())
+    seen_last = visit.request.headers.get("Last-Event-ID", "") or visit.asked("after")
+    after = int(seen_last) if _NUMBER.fullmatch(seen_last) else await store.read(last_event)
+    spoke_at = time.monotonic()
+    await response.write(b": events\n\n")
+    while not watch.closed and visit.request.transport is not None and visit.is_signed_in():
+        seen, begin = watch.last, after
+
+        def read(db: sqlite3.Connection, begin: int = begin) -> Any:
+            found = read_on(db, begin, AT_ONCE, tenant_id=tenant_id, kinds=kinds)
+            return found, _recipients(db, found.events)
+
+        found, recipients = await store.read(read)
+        after = found.next
+        if found.events:
+            await response.write(b"".join(_message(one, recipients) for one in found.events))
+            spoke_at = time.monotonic()
+        elif found.next in {begin, found.last}:
+            silent_s = time.monotonic() - spoke_at
+            if silent_s >= KEEP_ALIVE_S:
+                await response.write(b": nothing new\n\n")
+                spoke_at, silent_s = time.monotonic(), 0.0
+            await watch.wait(seen, KEEP_ALIVE_S - silent_s)
+        else:
+            await asyncio.sleep(0)
+
+
+def _message(one: StoredEvent, recipients: dict[int, Recipient]) -> bytes:
+    """Return the event as the stream has it; JSON has no line ends of its own, so no peer's text can end a field."""
+    return f"id: {one.seq}\ndata: {json.dumps(_row(one, recipients))}\n\n".encode()
+
+
+def _row(stored: StoredEvent, recipients: dict[int, Recipient]) -> dict[str, Any]:
+    event = stored.event
+    recipient = recipients.get(event.recipient_id or 0)
+    data = event.data
+    return {
+        "seq": stored.seq,
+        "name": event.kind.value,
+        "tone": TONES.get(event.kind, "cool"),
+        "at": clock(event.at),
+        "iso": iso(event.at),
+        "to": recipient.address if recipient else str(data.get("address") or data.get("domain") or ""),
+        "href": url("messages", recipient.token) if recipient else "",
+        "tenant": event.tenant_id or "",
+        "said": short(next((str(data[name]) for name in _TELLING if data.get(name)), ""), 300),
+    }
+
+
+def _recipients(db: sqlite3.Connection, events: Sequence[StoredEvent]) -> dict[int, Recipient]:
+    ids = {one.event.recipient_id for one in events if one.event.recipient_id is not None}
+    return {one.id: one for one in by_ids(db, sorted(ids))}
