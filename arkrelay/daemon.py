@@ -294,6 +294,7 @@ class Daemon:
                 ways=parts.ways,
                 operator=parts.operator,
                 domains=parts.domains,
+                doctor=parts.doctor,
                 hooks=parts.hooks,
                 upkeep=parts.upkeep,
                 watch=parts.events,

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from arkrelay.model.message import Status
+from arkrelay.policy.finding import Level
 from arkrelay.relay.lanes import troubled
 from arkrelay.store import hooks
 from arkrelay.store.browse import oldest
 from arkrelay.store.usage import HOUR_S, Counts, list_usage, start_of, totals
 from arkrelay.web.charts import Bar, draw
+from arkrelay.web.doctor import findings
 from arkrelay.web.render import url
 from arkrelay.web.visit import Page, Visit
 
 HOURS = 24
+FINDINGS = 5  # of the doctor, that are shown; its page has all
 LANES = 12  # that are shown; the others are counted
 AGES = (("under 1 h", HOUR_S), ("1 to 6 h", 6 * HOUR_S), ("6 to 24 h", 24 * HOUR_S))
 KINDS = {  # in the order of the bars, from the ground
@@ -120,6 +123,7 @@ def _attention(visit: Visit, read: _Read) -> Iterator[Attention]:
             said if organisation else "Mail is delayed at the moment; the operator knows why.", grave=True
         )
     yield from _of_tenants(visit)
+    yield from _of_doctor(visit)
     if read.counts[Status.HELD]:
         many = "1 recipient is" if read.counts[Status.HELD] == 1 else f"{read.counts[Status.HELD]} recipients are"
         yield Attention(f"{many} held until somebody decides.", url("messages", status="held"))
@@ -135,6 +139,14 @@ def _attention(visit: Visit, read: _Read) -> Iterator[Attention]:
         yield Attention(f"Configuration: {warning}.".replace("..", "."))
     if not snapshot.tenants:
         yield Attention("There is no tenant yet: arkrelay tenant add NAME makes one.")
+
+
+def _of_doctor(visit: Visit) -> Iterator[Attention]:
+    grave = [one for one in findings(visit) if one.level is Level.FAIL]
+    for one in grave[:FINDINGS]:
+        yield Attention(f"{one.check} {one.subject}: {one.found}.".replace("..", "."), url("doctor"))
+    if len(grave) > FINDINGS:
+        yield Attention(f"The doctor found {len(grave) - FINDINGS} more that fail.", url("doctor"))
 
 
 def _of_tenants(visit: Visit) -> Iterator[Attention]:

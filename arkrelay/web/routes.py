@@ -2,6 +2,7 @@
 
 from arkrelay.web import (
     credentials,
+    doctor,
     domains,
     events,
     message,
@@ -31,6 +32,8 @@ ROUTES = (
     Route("GET", DOMAIN, domains.show),
     Route("POST", f"{DOMAIN}/verify", domains.verify),
     Route("POST", f"{DOMAIN}/delete", domains.remove),
+    Route("GET", "doctor", doctor.show),
+    Route("POST", "doctor/look", doctor.look),
     Route("GET", "credentials", credentials.show),
     Route("POST", f"{CREDENTIALS}/add", credentials.add),
     Route("POST", f"{CREDENTIALS}/{{id}}/reveal", credentials.reveal),

@@ -13,6 +13,7 @@ from arkrelay.config.snapshot import Snapshot
 from arkrelay.model.errors import Conflict, NotFound
 from arkrelay.model.tenant import Tenant
 from arkrelay.relay.callers import Caller, Guesses, sending_refusal
+from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hooks import Hooks
 from arkrelay.relay.operate import Operator
@@ -42,6 +43,7 @@ class Parts:
     ways: Ways
     operator: Operator
     domains: DomainChecker
+    doctor: Doctor
     hooks: Hooks
     upkeep: Upkeep
     watch: EventWatch

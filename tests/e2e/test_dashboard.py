@@ -507,3 +507,21 @@ async def test_who_guesses_is_not_listened_to_for_a_while(tmp_path_factory: pyte
             assert (await stranger.sign_in(door.key)).status == 429
             answer = await door.http.get("/v1/emails")
             assert answer.status_code == 429, "the API counts with it"
+
+
+async def test_the_doctors_findings_are_a_page_and_the_grave_ones_want_attention(
+    door: ArkDoor, panel: Panel, acme: Panel, made: dict[str, str]
+) -> None:
+    shown = await panel.post("doctor/look")
+    assert shown.where == "/dashboard/doctor"
+    found = (await door.http.get("/v1/doctor")).json()["data"]
+    assert [one for one in found["findings"] if one["level"] == "fail"]
+    for one in found["findings"]:
+        assert one["found"].split("\n")[0] in shown.said
+    assert "spf shop.example.com" in shown.said
+    assert "/dashboard/doctor" in (await panel.get()).links("/dashboard/doctor")
+    own = await acme.get("doctor")
+    assert "spf shop.example.com" in own.said
+    assert "other.test" not in own.text, "another tenant's domain"
+    assert "disk " not in own.said, "the machine is the organisation's"
+    assert (await acme.post("doctor/look")).status == 404

@@ -123,6 +123,7 @@ async def fill(door: ArkDoor) -> dict[str, str]:
     posted = await door.http.post(f"/v1/tenants/acme/webhooks/{hook.id}/test", json={"event": "MessageSent"})
     made["delivery"] = posted.json()["data"]["deliveryId"]
     await api("tenants.domains.create", "acme", name="shop.example.com")
+    assert (await door.http.get("/v1/doctor?fresh=true", timeout=60)).status_code == 200
     listed = (await door.http.get("/v1/logs?perPage=1")).json()
     made["request"] = listed["data"][0]["requestId"]
     return made
@@ -144,6 +145,7 @@ def pages(made: Mapping[str, str]) -> list[str]:
         "events",
         "usage",
         "usage?period=today",
+        "doctor",
         "requests",
         f"requests/{made['request']}",
     ]
