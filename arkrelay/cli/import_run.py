@@ -158,7 +158,7 @@ def _steps(snapshot: Snapshot, found: Foreign, plan: Plan) -> list[str]:
     """Return what is left to do for people, in the order in which it is done."""
     settings, steps = snapshot.settings, []
     additions = plan.additions.values()
-    base = settings.public.url.rstrip("/") or "the address of your http listener"
+    base = settings.public.url.rstrip("/") or "http://HOST:PORT"
     if any(one.domains for one in additions):
         steps.append(
             "publish the DNS records of the new domains (arkrelay domain dns NAME), then arkrelay domain verify NAME:"

@@ -1,7 +1,12 @@
 """Moving in: what another service has, taken over."""
 
+import contextlib
+import io
+import os
 import sys
+import time
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 
@@ -12,6 +17,7 @@ from arkrelay.cli.suppression import import_suppressions
 from arkrelay.config.secrets import SecretError, resolve
 
 MAX_KEY_BYTES = 16384
+TELL_S = 0.2  # between two lines of progress
 
 
 @click.group("import")
@@ -55,6 +61,70 @@ def import_ark(
     with Ark(url, key) as ark:
         found = read_ark(ark, tenants, _tell_tenant)
         return run_import(state, found, as_json=as_json, dry_run=dry_run, yes=yes)
+
+
+@import_command.command("postal")
+@config_option
+@json_option
+@click.option("--organization", metavar="NAME", help="Only servers of this one.")
+@click.option(
+    "--server", "servers", multiple=True, metavar="NAME", help="Only this one; repeatable. ORGANIZATION/NAME."
+)
+@click.option("--dkim-identifier", default="postal", show_default=True, help="Postal's setting dns.dkim_identifier.")
+@dry_run_option
+@yes_option
+@click.argument("dumps", metavar="DUMP…", nargs=-1, required=True, type=click.File("rb"))
+@pass_state
+def import_postal(
+    state: State,
+    as_json: bool,
+    organization: str | None,
+    servers: tuple[str, ...],
+    dkim_identifier: str,
+    dry_run: bool,
+    yes: bool,
+    dumps: tuple[BinaryIO, ...],
+) -> int:
+    """Take over mail servers of Postal 2 and 3 from dumps of its databases: each server becomes a tenant.
+
+    DUMP is what mysqldump or mariadb-dump writes, plain or .gz, "-" for standard input: of the database "postal", and
+    of each "postal-server-N" for its suppressions. Domains, DKIM keys with their selectors, credentials, webhooks and
+    track domains are taken; nothing of the dump is executed.
+    """
+    from arkrelay.cli.import_postal import open_dump, read_postal  # noqa: PLC0415 -- as above
+    from arkrelay.cli.sqldump import Dump  # noqa: PLC0415 -- as above
+
+    named = [(output.clean(getattr(one, "name", "-")), one) for one in dumps]
+    read = (Dump(open_dump(_Watched(file, name)), name) for name, file in named)
+    with contextlib.ExitStack() as stack:
+        found = read_postal(read, organization, servers, dkim_identifier, stack)
+        return run_import(state, found, as_json=as_json, dry_run=dry_run, yes=yes)
+
+
+class _Watched(io.RawIOBase):
+    """A file that shows on the terminal how far it is read: in parts of its size, or in bytes where it has none."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._shown, self._read_bytes = file, sys.stderr.isatty(), 0
+        self._label = name
+        try:
+            self._size = os.fstat(file.fileno()).st_size
+        except (OSError, ValueError):
+            self._size = 0
+        self._told_at = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._file.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self._read_bytes += len(chunk)
+        if self._shown and (not chunk or time.monotonic() - self._told_at > TELL_S):
+            self._told_at = time.monotonic()
+            share = f" ({self._read_bytes * 100 // self._size} %)" if self._size else ""
+            click.echo(f"\r{self._label}: {output.size(self._read_bytes)}{share} ", nl=not chunk, err=True)
+        return len(chunk)
 
 
 def _key(file: str) -> str:
