@@ -200,6 +200,7 @@ def read_ark(ark: Ark, only: Sequence[str], tell: Callable[[str], None]) -> fore
     for one in tenants:
         tell(one.name)
         found.tenants.append(_read_tenant(ark, one))
+    found.left.append(foreign.Left("organisation keys", "", "Ark does not show them: arkrelay key add NAME"))
     found.advice.append("mail that waits at Ark is sent from there: leave the account open until its queue is empty")
     return found
 

@@ -147,9 +147,13 @@ class _Planner:
             owner = self.domains.get(name)
             if owner == one.id:
                 known = here.domain(name)
-                missing = domain.key and known and domain.key.selector not in {key.selector for key in known.dkim}
-                differs = f"its key {domain.key.selector} is not one of those here" if domain.key and missing else ""
-                say("domain", name, Fate.DIFFERS if differs else Fate.PRESENT, differs)
+                missing = known and domain.key and domain.key.selector not in {key.selector for key in known.dkim}
+                if known is None:
+                    say("domain", name, Fate.LEFT, "it stands there twice")
+                elif domain.key and missing:
+                    say("domain", name, Fate.DIFFERS, f"its key {domain.key.selector} is not one of those here")
+                else:
+                    say("domain", name, Fate.PRESENT)
             elif owner is not None:
                 say("domain", name, Fate.LEFT, f"it is a domain of tenant {owner} here, and can have one owner")
             else:

@@ -37,6 +37,14 @@ GZIP = b"\x1f\x8b"
 MEMORY_BYTES = 1_000_000  # of one server's list; longer ones wait in a temporary file
 PART = 500  # addresses in one request
 NO_SERVER = ""
+ID = frozenset({"id"})
+NEEDED = {  # what tells a table of Postal from another program's of that name
+    "servers": frozenset({"id", "organization_id", "permalink", "name"}),
+    "domains": frozenset({"id", "name", "owner_type", "owner_id", "dkim_private_key", "dkim_identifier_string"}),
+    "credentials": frozenset({"id", "server_id", "key", "type", "name"}),
+    "suppressions": frozenset({"type", "address", "keep_until"}),
+    "users": frozenset[str](),
+}
 OF_ALL = "it is of the whole organisation, and has one tenant here: run this with --server for that one first"
 
 
@@ -85,6 +93,8 @@ class Tables:
     def read(self, dump: Dump) -> None:
         """Take in one dump."""
         for database, table, row in dump.rows(_wanted):
+            if not NEEDED.get(table, ID) <= row.keys():
+                raise Failed(f"{dump.name}: its table {table} is not that of a Postal")
             if table == "suppressions":
                 self._suppression(database, row)
             elif table in KEPT:
@@ -95,7 +105,7 @@ class Tables:
     def _suppression(self, database: str, row: Row) -> None:
         found = LIST_DATABASE.fullmatch(database)
         server = found[1] if found else NO_SERVER
-        if row.get("keep_until") and float(row["keep_until"] or 0) < self.now:
+        if 0 < _number(row, "keep_until") < self.now:
             self.expired[server] += 1  # Postal does not heed it any more
         else:
             if server not in self.lists:
@@ -108,7 +118,7 @@ class Tables:
         columns = tuple(which)
         if (index := self._indices.get((table, columns))) is None:
             index = self._indices[table, columns] = defaultdict(list)
-            for row in sorted(self.rows[table], key=lambda row: int(row.get("id") or 0)):
+            for row in sorted(self.rows[table], key=lambda row: _number(row, "id")):
                 index[tuple(row.get(name) for name in columns)].append(row)
         return index.get(tuple(which.values()), [])
 
@@ -196,7 +206,7 @@ class _Reader:
         elif row.get("mode") == "Development":
             tenant.status = "suspended"
             tenant.note = f"in development mode, which held its mail: arkrelay tenant set {tenant.id} --status active"
-        tenant.hourly = int(row.get("send_limit") or 0)
+        tenant.hourly = int(_number(row, "send_limit"))
         domains = [*self.tables.of("domains", owner_type="Server", owner_id=server)]
         if alone:
             domains += self.tables.of("domains", owner_type="Organization", owner_id=row.get("organization_id"))
@@ -330,3 +340,10 @@ def _credential_name(theirs: str, used: set[str]) -> str:
 
 def _text(row: Row, name: str) -> str:
     return (row.get(name) or "").strip()
+
+
+def _number(row: Row, name: str) -> float:
+    try:
+        return float(row.get(name) or 0)
+    except ValueError:
+        return 0.0

@@ -52,8 +52,8 @@ def import_ark(
 ) -> int:
     """Take over tenants, domains, credentials, suppressions, webhooks and track domains from Ark.
 
-    Keys and passwords stay as they are, so apps change the host and nothing else. DKIM keys cannot be read there:
-    domains get new ones, whose records are printed.
+    Tenants' keys and passwords stay as they are, so apps change the host and nothing else. The organisation's own
+    keys and DKIM keys cannot be read there: domains get new ones, whose records are printed.
     """
     from arkrelay.cli.import_ark import Ark, read_ark  # noqa: PLC0415 -- an HTTP client that other imports do not need
 

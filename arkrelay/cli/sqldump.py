@@ -199,6 +199,8 @@ class Dump:
                 return
             if here in _INSIDE and len(self._buffer) - self._at >= CHUNK_BYTES:
                 self._pass_string(here)
+            elif len(self._buffer) - self._at > VALUE_BYTES:
+                raise self._odd("a name or a comment without an end")
             elif not self._more():
                 raise self._cut()
 

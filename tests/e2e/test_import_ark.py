@@ -171,6 +171,7 @@ async def test_all_of_ark_is_taken_once_and_a_second_run_changes_nothing(move: M
         ("clash", "tenant", "Clash"): "taken",
         ("clash", "domain", "clash.test"): "not taken",
         ("clash", "credential", "theirs"): "not taken",
+        (None, "organisation keys", ""): "not taken",
     }
     beta = load(move.here.config).tenants["beta"]
     assert (beta.name, dict(beta.metadata)) == ("Beta GmbH", {"external_id": "42"})

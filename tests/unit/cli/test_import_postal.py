@@ -233,6 +233,14 @@ def test_a_dump_comes_by_standard_input_too(
         pytest.param(lambda content: content[: len(content) // 2], "cut off", id="half"),
         pytest.param(lambda content: gzip.compress(content)[:-20], "damaged or cut off", id="half-a-gzip"),
         pytest.param(lambda _content: dump("wordpress", users=[{}]), "no mail servers", id="another-program"),
+        pytest.param(
+            lambda _content: b"CREATE TABLE `servers` (`id` int);INSERT INTO `servers` VALUES (1);",
+            "not that of a Postal",
+            id="a-table-of-that-name",
+        ),
+        pytest.param(
+            lambda content: content.replace(b"500", b"'x'", 1) + b"INSERT INTO `q` VALUES (`", "cut off", id="no-end"
+        ),
         pytest.param(lambda _content: b"\xfd7zXZ\0", "unpack it", id="xz"),
         pytest.param(lambda _content: b"", "no mail servers", id="empty"),
     ],
@@ -244,6 +252,16 @@ def test_a_dump_that_is_none_is_refused_whole(program: Program, tmp_path: Path, 
     ran = program("import", "postal", "--yes", str(bad))
     assert (ran.code, says in ran.err) == (1, True), ran.err
     assert files(program) == before
+
+
+def test_numbers_that_are_none_are_nothing(program: Program, tmp_path: Path) -> None:
+    servers: list[dict[str, Any]] = [
+        {"organization_id": 1, "name": "Shop", "permalink": "shop", "send_limit": "many", "id": "x"}
+    ]
+    (tmp_path / "odd.sql").write_bytes(dump("postal", servers=servers))
+    ran = program("import", "postal", "--yes", str(tmp_path / "odd.sql"))
+    assert ran.code == 0, ran.err
+    assert load(program.config).tenants["shop"].limits.hourly == 0
 
 
 def test_when_a_file_cannot_be_written_nothing_is(program: Program, dumps: list[str]) -> None:
