@@ -235,7 +235,7 @@ def test_a_dump_comes_by_standard_input_too(
         pytest.param(lambda _content: dump("wordpress", users=[{}]), "no mail servers", id="another-program"),
         pytest.param(
             lambda _content: b"CREATE TABLE `servers` (`id` int);INSERT INTO `servers` VALUES (1);",
-            "not that of a Postal",
+            "no mail servers",
             id="a-table-of-that-name",
         ),
         pytest.param(
@@ -252,6 +252,16 @@ def test_a_dump_that_is_none_is_refused_whole(program: Program, tmp_path: Path, 
     ran = program("import", "postal", "--yes", str(bad))
     assert (ran.code, says in ran.err) == (1, True), ran.err
     assert files(program) == before
+
+
+def test_tables_of_other_programs_are_passed_over(program: Program, tmp_path: Path) -> None:
+    other = dump("mysql", messages=[{"subject": "x"}]).replace(b"messages", b"servers").replace(b"subject", b"Host")
+    (tmp_path / "all.sql").write_bytes(other + dump("postal", **TABLES) + other.replace(b"servers", b"users"))
+    ran = program("import", "postal", "--json", str(tmp_path / "all.sql"))
+    assert ran.code == 0, ran.err
+    found = items(ran.out)
+    assert {name for _, what, name in found if what == "tenant"} == {"Shop", "Mail"}
+    assert (None, "users", "1") in found
 
 
 def test_numbers_that_are_none_are_nothing(program: Program, tmp_path: Path) -> None:
