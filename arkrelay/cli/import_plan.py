@@ -8,7 +8,7 @@ back the rest.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from arkrelay.cli import foreign
 from arkrelay.config.check import CREDENTIAL_NAME, TENANT_NAME_CHARS, TRACK_LABEL
@@ -172,13 +172,10 @@ class _Planner:
         for item in one.credentials:
             known = here.credential(item.name)
             if item.key is None:
-                fate = Fate.LEFT if known is None else Fate.PRESENT
-                say(
-                    "credential",
-                    item.name,
-                    fate,
-                    (item.note or "its key is not shown there") if known is None else "",
-                )
+                if known is None:
+                    say("credential", item.name, Fate.LEFT, item.note or "its key is not shown there")
+                else:
+                    say("credential", item.name, Fate.PRESENT, "its key is not shown there, so it is not compared")
                 continue
             owner, same = self.keys.get(digest(item.key)), self._holder(here, item.key)
             if same is not None:
@@ -260,7 +257,7 @@ class _Say:
     plan: Plan
     tenant: str
 
-    def __call__(self: Self, what: str, name: str, fate: Fate, note: str = "") -> None:
+    def __call__(self, what: str, name: str, fate: Fate, note: str = "") -> None:
         self.plan.lines.append(Line(self.tenant, what, name, fate, note))
 
 

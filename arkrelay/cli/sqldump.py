@@ -18,7 +18,7 @@ VALUE_BYTES = 16_000_000  # of one value, or of one CREATE TABLE, that we keep; 
 Row = Mapping[str, str | None]
 Wanted = Callable[[str, str], bool]  # (database, table); the database is empty where the dump does not name it
 
-_GAP = re.compile(rb"(?:\s++|--(?=[\s])[^\n]*+\n|\#[^\n]*+\n|/\*(?s:.*?)\*/)*+")
+_GAP = re.compile(rb"(?:\s++|--(?=\s)[^\n]*+\n|\#[^\n]*+\n|/\*(?s:.*?)\*/)*+")
 _QUOTED = rb"`(?:[^`]|``)*+`|\"(?:[^\"]|\"\")*+\""
 _NAME = rb"(?:" + _QUOTED + rb"|[\w$]++)"
 _HEAD = re.compile(
@@ -35,6 +35,8 @@ _HEAD = re.compile(
     rb"|USE\s+(?P<use>" + _NAME + rb")"
 )
 _WORDS = re.compile(rb"(?i)(?:INSERT|REPLACE|CREATE\s+TABLE|USE)\b")
+_DELIMITER = re.compile(rb"(?i)DELIMITER\s+(?!;\s)")  # up to the next one stands a trigger or a procedure
+_DELIMITED = re.compile(rb"(?i)\nDELIMITER\s+;\s")
 _PASS = re.compile(
     rb"(?:[^'\"`;#/\-]++|'(?s:[^'\\]++|\\.|'')*+'(?=[^'])|\"(?s:[^\"\\]++|\\.|\"\")*+\"(?=[^\"])|`[^`]*+`"
     rb"|/\*(?s:.*?)\*/|--(?=\s)[^\n]*+\n|\#[^\n]*+\n|/(?=[^*])|-(?=[^-])|--(?=\S))*+"
@@ -87,7 +89,10 @@ class Dump:
         while self._skip_gap():
             head = self._head()
             if head is None:
-                self._pass_statement()
+                if _DELIMITER.match(self._buffer, self._at):
+                    self._pass_program()
+                else:
+                    self._pass_statement()
                 continue
             if head["use"]:
                 self.database = _name(head["use"])
@@ -203,6 +208,14 @@ class Dump:
                 raise self._odd("a name or a comment without an end")
             elif not self._more():
                 raise self._cut()
+
+    def _pass_program(self) -> None:
+        """Go behind what is between two DELIMITER, and has semicolons of its own."""
+        while (found := _DELIMITED.search(self._buffer, self._at)) is None:
+            self._at = max(self._at, len(self._buffer) - 256)  # a line that is begun may be the one
+            if not self._more():
+                raise self._cut()
+        self._at = found.end()
 
     def _pass_string(self, quote: bytes) -> None:
         """Go behind a long string, forgetting it as it comes."""

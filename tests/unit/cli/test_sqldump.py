@@ -40,6 +40,9 @@ INSERT INTO `t` (`name`, `id`) VALUES (x'6869', 4), (N'n', 5), (_utf8mb4 'u', 6)
 /*!40000 ALTER TABLE `t` ENABLE KEYS */;
 UNLOCK TABLES;
 INSERT INTO `other` VALUES ('; INSERT INTO `t` VALUES (9,9,9,9); -- ',1),(b'101',TRUE);
+DELIMITER ;;
+CREATE PROCEDURE `p`() BEGIN INSERT INTO `t` VALUES (now(), 1, 1, 1); SELECT 1; END ;;
+DELIMITER ;
 INSERT INTO `t` VALUES (7,TRUE,b'101',1e3) ON DUPLICATE KEY UPDATE `id` = 1;
 -- Dump completed on 2026-01-31 12:00:00
 """
