@@ -20,6 +20,7 @@ from arkrelay.cli.client import Daemon
 from arkrelay.cli.state import Failed
 
 BODY_CHARS = 4000  # of a body that is shown
+HEADER_CHARS = 1000  # of one header field
 LINE_CHARS = 300  # of one line of a transcript
 LINES = 200  # of one transcript
 PER_PAGE = 25
@@ -318,6 +319,8 @@ def _trimmed(detail: Mapping[str, Any], *, transcript: bool) -> dict[str, Any]:
     for name in ("plainBody", "htmlBody"):
         if isinstance(body := found.get(name), str):
             found[name] = _cut(body, BODY_CHARS)
+    if isinstance(headers := found.get("headers"), dict):
+        found["headers"] = {name: _cut(str(value), HEADER_CHARS) for name, value in headers.items()}
     deliveries = [dict(one) for one in found.get("deliveries") or []]
     for one in deliveries:
         lines = one.pop("transcript", None) or []
