@@ -5,6 +5,10 @@ about mail ask the running daemon through ``client``; commands about settings ed
 ``config.tenants``, ask the daemon to reload, and work without it. ``output`` is the only place that knows
 about terminals: a command gives it rows, and a person gets a table where a pipe gets plain text.
 
+An import is four steps: ``import_ark`` or ``import_postal`` read what is there into ``foreign``, ``import_plan``
+holds it against ours, ``import_run`` shows, writes and reports. ``assistant_tools`` is the REST API once more, for
+``mcp``.
+
 Every command ends with 0 (done), 1 (refused or failed) or 2 (not understood), except ``sendmail``, whose
 callers expect the codes of sysexits.h.
 """

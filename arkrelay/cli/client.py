@@ -117,7 +117,7 @@ class Daemon:
 
     def __init__(self, config: Path, door: Door | None = None, key: str | None = None) -> None:
         self.config = config
-        self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
+        self.key = os.environ.get(KEY_VARIABLE, "") if key is None else key
         self._door = door  # the one that answered last, or the only one to be asked
 
     def data(
@@ -154,7 +154,7 @@ class Daemon:
         known = {name: _text(value) for name, value in query.items() if value is not None and value != ""}
         tried = []
         for door in [self._door] if self._door else doors(self.config):
-            if door.socket is None and not self._key:
+            if door.socket is None and not self.key:
                 continue  # without a key nobody but the socket would believe us
             try:
                 answer = await self._ask(door, method, path, body, known, timeout_s, read)
@@ -180,7 +180,7 @@ class Daemon:
     ) -> T:
         connector = aiohttp.UnixConnector(str(door.socket)) if door.socket else aiohttp.TCPConnector()
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_S)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         url = URL(door.base + path, encoded=True).update_query(query)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
             try:

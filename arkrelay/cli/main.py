@@ -42,6 +42,8 @@ COMMANDS = MappingProxyType(
         "events": ("events", "The log of events, as it was or as it happens."),
         "suppression": ("suppression", "Addresses that a tenant may not mail."),
         "tls": ("tls", "How TLS towards peers came out, and the policies in force."),
+        "import": ("imports", "Move in from another service: its settings and lists."),
+        "mcp": ("assistant", "Serve an assistant (Model Context Protocol) on standard input and output."),
         "usage": ("usage", "What was sent and what became of it, by tenant and time."),
         "backup": ("backup", "Copy the database and keys while the daemon runs."),
         "restore": ("backup", "Put a backup back into an empty place."),

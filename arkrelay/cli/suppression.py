@@ -31,7 +31,8 @@ def suppression_command() -> None:
     """The addresses that a tenant may not mail; what is sent to them is held."""
 
 
-def _path(tenant: str, address: str = "") -> str:
+def path_of(tenant: str, address: str = "") -> str:
+    """Return where REST has a tenant's list, or one entry of it."""
     base = f"/v1/tenants/{quote(tenant, safe='')}/suppressions"
     return f"{base}/{quote(address, safe='')}" if address else base
 
@@ -66,7 +67,7 @@ def list_suppressions(
     per_page: int,
 ) -> None:
     """List them, the newest first."""
-    path = _path(pick_tenant(state, tenant))
+    path = path_of(pick_tenant(state, tenant))
     which: dict[str, Any] = {"reason": reason, "classification": classification, "cause": cause, "stream": stream}
     answer = Daemon(state.config).body("GET", path, page=page, perPage=per_page, **which)
     if as_json:
@@ -98,7 +99,7 @@ def add_suppression(
     body = {"address": _address(address), **({"reason": reason} if reason else {})}
     if stream:
         body["stream"] = stream
-    data = Daemon(state.config).data("POST", _path(pick_tenant(state, tenant)), body)
+    data = Daemon(state.config).data("POST", path_of(pick_tenant(state, tenant)), body)
     if as_json:
         output.print_json(data)
     else:
@@ -113,7 +114,7 @@ def add_suppression(
 def remove_suppression(state: State, tenant: str | None, address: str) -> None:
     """Let ADDRESS be mailed again. Held mail stays held: release it with arkrelay queue release."""
     wanted = _address(address)
-    Daemon(state.config).data("DELETE", _path(pick_tenant(state, tenant), wanted))
+    Daemon(state.config).data("DELETE", path_of(pick_tenant(state, tenant), wanted))
     output.say(f"{wanted} is no longer suppressed")
 
 
@@ -126,7 +127,7 @@ def remove_suppression(state: State, tenant: str | None, address: str) -> None:
 def check_suppression(state: State, as_json: bool, tenant: str | None, address: str) -> None:
     """Tell whether ADDRESS is suppressed, since when and why."""
     wanted = _address(address)
-    data = Daemon(state.config).data("GET", _path(pick_tenant(state, tenant), wanted))
+    data = Daemon(state.config).data("GET", path_of(pick_tenant(state, tenant), wanted))
     if as_json:
         output.print_json(data)
     elif data.get("suppressed"):
@@ -165,7 +166,7 @@ def undo_suppressions(
     body = {name: value for name, value in which.items() if value is not None}
     if not body:
         usage("Say which: --class, --cause, --stream, --since or --until.")
-    path = f"{_path(pick_tenant(state, tenant))}/undo"
+    path = f"{path_of(pick_tenant(state, tenant))}/undo"
     data = Daemon(state.config).data("POST", path, {**body, "dryRun": dry_run})
     if as_json:
         output.print_json(data)
@@ -185,7 +186,7 @@ def undo_suppressions(
 @pass_state
 def export_suppressions(state: State, tenant: str | None, form: str) -> None:
     """Write them all to standard output, as CSV or as one JSON list."""
-    entries = _every(Daemon(state.config), _path(pick_tenant(state, tenant)))
+    entries = _every(Daemon(state.config), path_of(pick_tenant(state, tenant)))
     if form == "json":
         output.print_json([{name: row.get(name) for name in COLUMNS} for row in entries])
         return
@@ -232,7 +233,7 @@ def import_suppressions(
     bad = [one for one in found.passed if one.bad]
     if bad and not (skip_bad or dry_run):
         raise Failed("\n  ".join(files.numbers(bad)), "nothing was imported; --skip-bad imports the rest")
-    path = f"{_path(pick_tenant(state, tenant))}/import"
+    path = f"{path_of(pick_tenant(state, tenant))}/import"
     daemon, added, present = Daemon(state.config), 0, 0
     parts = [found.rows[start : start + PART] for start in range(0, len(found.rows), PART)]
     hidden = not sys.stderr.isatty()

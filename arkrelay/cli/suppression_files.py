@@ -91,7 +91,7 @@ def read(file: io.TextIOBase, form: str = "") -> Listed:
                 form = form or (_form(columns) if is_header else "csv")
                 if is_header:
                     continue
-            found = _row(line, dict(zip(columns, [cell.strip() for cell in cells], strict=False)), form)
+            found = parse_row(line, dict(zip(columns, [cell.strip() for cell in cells], strict=False)), form)
             (rows if isinstance(found, Row) else passed).append(found)  # type: ignore[arg-type]  # each has its list
     except csv.Error as error:
         raise Failed(f"line {reader.line_num}: {error}", "nothing was imported") from None
@@ -117,7 +117,8 @@ def _form(columns: Sequence[str]) -> str:
     return next((form for form, known in _KNOWN if known <= names), "csv")
 
 
-def _row(line: int, cells: Mapping[str, str], form: str) -> Row | Passed:
+def parse_row(line: int, cells: Mapping[str, str], form: str) -> Row | Passed:
+    """Return what one line says, by its columns as ``_name`` writes them ("createdat")."""
     if form == "postal" and cells.get("type", "recipient") != "recipient":
         return Passed(line, f"is about a {cells['type']}", bad=False)
     if form in {"sendgrid", "mailgun"} and (cells.get("code") or cells.get("status") or "5")[:1] == "4":

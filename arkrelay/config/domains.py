@@ -147,22 +147,29 @@ class NewKeys:
                 file.unlink(missing_ok=True)
 
     def write(self, algorithms: Sequence[str], state: str) -> list[Table]:
-        """Write the files, 0600 in a folder 0700, and return their ``[[domains.dkim]]``."""
-        state_dir = self.site.settings.state_dir
-        entries: list[Table] = []
+        """Write new keys, and return their ``[[domains.dkim]]``."""
+        entries = []
         for algorithm in algorithms:
             selector = "ark-" + "".join(secrets.choice(SELECTOR_LETTERS) for _ in range(SELECTOR_RANDOM))
-            relative = Path("dkim") / f"{self.domain}.{selector}.pem"
-            for folder in (state_dir / "keys", state_dir / "keys" / "dkim"):
-                if not folder.exists():
-                    folder.mkdir(mode=0o700, parents=True)
-                    adopt(folder, like=state_dir)
-            file = state_dir / "keys" / relative
-            self._files.append(file)
-            replace(file, generate_key(algorithm))
-            entry = {"selector": selector, "private_key": str(relative), "algorithm": algorithm}
+            entry = self.keep(selector, generate_key(algorithm), algorithm)
             entries.append(entry if state == "active" else entry | {"state": state, "since": now_iso()})
         return entries
+
+    def keep(self, selector: str, pem: bytes, algorithm: str = RSA) -> Table:
+        """Write the file of a key that is there, 0600 in a folder 0700, and return its ``[[domains.dkim]]``."""
+        state_dir = self.site.settings.state_dir
+        relative = Path("dkim") / f"{self.domain}.{selector}.pem"
+        for folder in (state_dir / "keys", state_dir / "keys" / "dkim"):
+            if not folder.exists():
+                folder.mkdir(mode=0o700, parents=True)
+                adopt(folder, like=state_dir)
+        file = state_dir / "keys" / relative
+        if not file.exists():
+            self._files.append(file)
+            replace(file, pem)
+        elif file.read_bytes() != pem:  # the same: a crash came before its name was written down
+            raise Exists(f"{file} is there already and holds another key")
+        return {"selector": selector, "private_key": str(relative), "algorithm": algorithm}
 
 
 def remove_key_files(site: Site, keys: Iterable[DkimKey]) -> None:

@@ -139,13 +139,11 @@ class Site:
             file, table = self._open(tenant_id)
             snapshot, problems = self._load({})
             draft = Draft(table, self._tenant(snapshot, file, file.read_bytes()))
-            _pin_dates(table, draft.before)
-            for key in ("credentials", "domains", "webhooks", "track_domains"):
-                _pin_dates_of(table.get(key, []), getattr(draft.before, key))
+            _pin_tenant(table, draft.before)
             yield draft
             draft.table["updated_at"] = now_iso()
             content = HEADER + tomli_w.dumps(draft.table).encode()
-            draft.after = self._tenant(self._check(file, content, problems), file, content)
+            draft.after = self._tenant(self._check({file: content}, problems), file, content)
             replace(file, content)
 
     @contextlib.contextmanager
@@ -157,11 +155,10 @@ class Site:
             snapshot, problems = self._load({})
             old = b"" if table is None else file.read_bytes()
             draft = Draft(table or {}, self._platform(snapshot, old))
-            for key in ("keys", "webhooks"):
-                _pin_dates_of(draft.table.get(key, []), getattr(draft.before, key))
+            _pin_platform(draft.table, draft.before)
             yield draft
             content = HEADER + tomli_w.dumps(draft.table).encode()
-            draft.after = self._platform(self._check(file, content, problems), content)
+            draft.after = self._platform(self._check({file: content}, problems), content)
             replace(file, content)
 
     def create(self, tenant_id: str, table: Table) -> Tenant:
@@ -171,9 +168,39 @@ class Site:
             if file.exists():
                 raise Exists(f'there is a tenant "{tenant_id}" already')
             content = HEADER + tomli_w.dumps(table).encode()
-            made = self._tenant(self._check(file, content, self._load({})[1]), file, content)
+            made = self._tenant(self._check({file: content}, self._load({})[1]), file, content)
             replace(file, content)
             return made
+
+    def extend(
+        self, tenants: Mapping[str, Callable[[Table], None]], platform: Callable[[Table], None] | None = None
+    ) -> None:
+        """Change many files and make those that are missing: each whole, and none unless all of them load together.
+
+        A crash leaves each file as it was or as it is to be.
+        """
+        with self.writing():
+            snapshot, known = self._load({})
+            contents: dict[Path, bytes] = {}
+            for tenant_id, change in tenants.items():
+                contents[self.tenant_file(tenant_id)] = self._extended(tenant_id, snapshot, change)
+            if platform is not None:
+                table = self._read(self.platform_file) or {}
+                old = self.platform_file.read_bytes() if table else b""
+                _pin_platform(table, self._platform(snapshot, old))
+                platform(table)
+                contents[self.platform_file] = HEADER + tomli_w.dumps(table).encode()
+            self._check(contents, known)
+            for file, content in contents.items():
+                replace(file, content)
+
+    def _extended(self, tenant_id: str, snapshot: Snapshot | None, change: Callable[[Table], None]) -> bytes:
+        table: Table = {"created_at": now_iso()}
+        if (file := self.tenant_file(tenant_id)).exists():
+            _, table = self._open(tenant_id)
+            _pin_tenant(table, self._tenant(snapshot, file, file.read_bytes()))
+        change(table)
+        return HEADER + tomli_w.dumps(table | {"updated_at": now_iso()}).encode()
 
     def remove(self, tenant_id: str) -> Tenant:
         """Remove a tenant's file, unless something still needs it, and return what it meant."""
@@ -181,7 +208,7 @@ class Site:
             file, _ = self._open(tenant_id)
             snapshot, problems = self._load({})
             tenant = self._tenant(snapshot, file, file.read_bytes())
-            self._check(file, None, problems)
+            self._check({file: None}, problems)
             file.unlink()
             fsync_folder(file.parent)
             return tenant
@@ -209,11 +236,11 @@ class Site:
         except ConfigErrors as exc:
             return None, exc.problems
 
-    def _check(self, file: Path, content: bytes | None, known: list[ConfigError]) -> Snapshot | None:
+    def _check(self, contents: Overlay, known: list[ConfigError]) -> Snapshot | None:
         """Return the configuration as it would be, or None when other files were broken before and still are."""
-        snapshot, problems = self._load({file: content})
-        seen = {str(problem) for problem in known}
-        new = [problem for problem in problems if problem.file == str(file) or str(problem) not in seen]
+        snapshot, problems = self._load(contents)
+        seen, files = {str(problem) for problem in known}, {str(file) for file in contents}
+        new = [problem for problem in problems if problem.file in files or str(problem) not in seen]
         if new:
             raise ConfigErrors(new)
         return snapshot
@@ -224,6 +251,17 @@ class Site:
 
     def _platform(self, snapshot: Snapshot | None, content: bytes) -> Platform:
         return snapshot.platform if snapshot else read_platform(self.platform_file, content, self.settings)
+
+
+def _pin_tenant(table: Table, tenant: Tenant) -> None:
+    _pin_dates(table, tenant)
+    for key in ("credentials", "domains", "webhooks", "track_domains"):
+        _pin_dates_of(table.get(key, []), getattr(tenant, key))
+
+
+def _pin_platform(table: Table, platform: Platform) -> None:
+    for key in ("keys", "webhooks"):
+        _pin_dates_of(table.get(key, []), getattr(platform, key))
 
 
 def _pin_dates_of(entries: Iterable[Table], things: Iterable[Any]) -> None:
