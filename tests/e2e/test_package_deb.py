@@ -1,4 +1,4 @@
-"""The Debian package installs, runs, is upgraded with its queue and schema, and is removed, on a machine of its own."""
+"""The Debian package installs, runs, is upgraded with its queue and schema, and removed, on a machine of its own."""
 
 import gzip
 import json
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from peers.machine import Machine, machine
@@ -65,7 +66,7 @@ class Daemon:
         words += ["--bounding-set=-all", "--inh-caps=-all", "env", "-i", "PATH=/usr/bin:/bin", *start[1].split()]
         self.process = subprocess.Popen(at.words(*words), stderr=subprocess.PIPE, text=True)
 
-    def __enter__(self) -> "Daemon":
+    def __enter__(self) -> Self:
         deadline = time.monotonic() + START_S
         while self._at.run("/usr/bin/arkrelay", "status", check=False).returncode != 0:
             assert self.process.poll() is None, self.process.communicate()[1]
@@ -97,7 +98,8 @@ def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_
     said = fresh.run("dpkg", "-i", earlier).stdout
     assert "next is: arkrelay init /etc/arkrelay" in said
     assert fresh.run("id", "-un", "arkrelay").stdout == "arkrelay\n"
-    assert fresh.run("dpkg", "--verify", "arkrelay").stdout == ""
+    wrong = fresh.run("dpkg", "--verify", "arkrelay", check=False).stdout
+    assert [line for line in wrong.splitlines() if "/usr/share/" not in line] == []  # small images leave out manuals
 
     init = ["arkrelay", "init", "/etc/arkrelay", "--hostname", "relay.test", "--domain", "sender.test"]
     fresh.run(*init)
@@ -174,7 +176,9 @@ def test_man_renders_every_page_without_a_warning(built: Built, need: Callable[[
     subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
     pages = sorted((tmp_path / "usr/share/man").glob("man?/*.gz"))
     environment = {**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8", "MANROFFSEQ": ""}
-    done = subprocess.run([man, "--warnings", "-l", *pages], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [man, "--warnings", "-l", *pages], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""
     assert "arkrelay-queue - What waits" in done.stdout
     assert "--per-page" in done.stdout

@@ -46,9 +46,14 @@ class Machine:
 
     def run(self, *words: str | Path, check: bool = True, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command there to its end; AssertionError with what it printed when it fails."""
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "DEBIAN_FRONTEND": "noninteractive",
+        }
+        there = self.words(*words)
         done = subprocess.run(
-            self.words(*words), capture_output=True, text=True, timeout=TIMEOUT_S, input=given, env=environment
+            there, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, input=given, check=False
         )
         assert not check or done.returncode == 0, (words, done.stdout, done.stderr)
         return done
@@ -69,7 +74,10 @@ def machine(folder: Path) -> Iterator[Machine]:
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     # no shell's `sleep`: it ends when our end of the pipe is closed, in whatever way we end
     with subprocess.Popen(
-        [*unshare, "sh", "-c", MAKE, "sh", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*unshare, "sh", "-c", MAKE, "sh", folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None

@@ -1,4 +1,4 @@
-"""What ``arkrelay.cli.build`` makes of this tree, once for all tests of a run, and of a tree that is one release on."""
+"""What ``arkrelay.cli.build`` makes of this tree, once for all tests, and of a tree that is one release on."""
 
 import re
 import shutil
