@@ -31,9 +31,11 @@ Need = Callable[[str], Path]
 
 
 def run(*words: str | Path, **more: Any) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
+        words, capture_output=True, timeout=60, check=False, **more
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    return done.stdout.decode()
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ async def test_fail2ban_finds_who_guesses(tmp_path: Path, need: Need, form: str)
 
 def test_fail2ban_finds_them_in_the_journal(tmp_path: Path, need: Need, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "journal.txt"
-    lines = []
+    lines: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "journald"))
         monkeypatch.setattr(logs, "JOURNAL", str(tmp_path / "journald"))
@@ -258,7 +260,15 @@ async def ask_through_nginx(relay: Relay, https: str, http: str) -> None:
 
 def test_caddy_understands_its_sample(need: Need, tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    words = [need("caddy"), "adapt", "--pretty", "--adapter", "caddyfile", "--config", ETC / "caddy/Caddyfile"]
+    words: list[str | Path] = [
+        need("caddy"),
+        "adapt",
+        "--pretty",
+        "--adapter",
+        "caddyfile",
+        "--config",
+        ETC / "caddy/Caddyfile",
+    ]
     hosts = re.findall(r'"(\w+\.example\.com)"', run(*words, env=environment))
     assert set(hosts) == {"relay.example.com", "track.example.com"}
 

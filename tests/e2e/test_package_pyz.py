@@ -76,7 +76,7 @@ def test_the_daemon_runs_as_a_user_without_a_home(somebody: Somebody) -> None:
     assert made.returncode == 0, made.stderr
     config = somebody.folder / "relay" / "arkrelay.toml"
     config.write_text(re.sub(r'(address = "127.0.0.1):\d+"', r'\1:0"', config.read_text()))
-    serve = [*somebody.words, python(), somebody.pyz, "serve", "-c", config]
+    serve = [*somebody.words, python(), str(somebody.pyz), "serve", "-c", str(config)]
     with subprocess.Popen(serve, **somebody.settings, stderr=subprocess.PIPE) as daemon:
         assert daemon.stderr is not None
         try:
