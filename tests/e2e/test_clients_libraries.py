@@ -1,4 +1,4 @@
-"""Nodemailer, PHPMailer and Django's e-mail backend: what an app's framework sends arrives as the app wrote it."""
+"""Nodemailer, PHPMailer, Django's e-mail backend and Rails's mailer: what an app sends arrives as it was written."""
 
 import os
 import sys
@@ -54,6 +54,12 @@ def django() -> Library:
     return Library((sys.executable, SCRIPTS / "django_mail.py"))
 
 
+@pytest.fixture(scope="module")
+def rails(need: Need) -> Library:
+    need(Path("/usr/share/rubygems-integration/all/specifications"))
+    return Library((need("ruby"), "-W0", SCRIPTS / "action_mailer.rb"))
+
+
 @pytest.fixture
 def library(request: pytest.FixtureRequest) -> Library:
     """Give the library that the test's parameter names."""
@@ -79,6 +85,22 @@ async def test_several_letters_over_one_connection(office: Office, library: Libr
     assert ran.status == 0, ran.said
     for letter in letters:
         await office.check(letter)
+
+
+@pytest.mark.parametrize("name", DOORS)
+async def test_a_letter_of_rails_arrives(office: Office, rails: Library, name: str) -> None:
+    """In ASCII: Debian 12's Mail, beneath ActionMailer, writes a "=0D" of its own at each line end of other text."""
+    letter = Letter(
+        office.recipient(),
+        bcc=office.recipient("hidden"),
+        text="Hello,\n\n.a line that begins with a dot\n..\nBye\n",
+        html="<p>Hello</p>\n",
+    )
+    ran = await rails.send(office, office.door(name), letter)
+    assert ran.status == 0, ran.said
+    for recipient in (letter.to, letter.bcc):
+        received = await office.check(letter, recipient)
+        assert letter.bcc.encode() not in received.content
 
 
 async def test_nodemailer_with_a_pool_of_connections(office: Office, nodemailer: Library) -> None:
@@ -108,6 +130,7 @@ async def test_each_mechanism(office: Office, library: Library, mechanism: str) 
         ("nodemailer", "EAUTH 535: "),
         ("phpmailer", "Could not authenticate"),  # all that PHPMailer says of it
         ("django", "SMTPAuthenticationError: (535, "),
+        ("rails", "Net::SMTPAuthenticationError: 535 5.7.8"),
     ],
     indirect=["library"],
 )

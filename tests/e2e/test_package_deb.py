@@ -1,0 +1,209 @@
+"""The Debian package installs, runs, is upgraded with its queue and schema, and removed, on a machine of its own."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+from peers.machine import Machine, machine
+from peers.packages import NEXT, ROOT, Built
+
+from arkrelay import __version__
+from arkrelay.cli.build.deb import debian_version
+from arkrelay.cli.main import COMMANDS
+from arkrelay.store.schema import VERSION
+
+pytestmark = pytest.mark.timeout(400)
+
+START_S = 40.0
+# As `arkrelay init` writes it for the package, and then: ports of no importance, and a DNS that does not answer, so
+# that mail stays queued.
+SETTINGS = """
+[dns]
+nameservers = ["127.0.0.1:9"]
+timeout = "1s"
+
+[limits]
+min_free_disk = "1MB"
+"""
+MAKES = ("/usr", "/lib/systemd", "/etc", "/var/lib/arkrelay", "/opt")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, need: Callable[[str | Path], Path]) -> Iterator[Machine]:
+    """Give a machine of its own to each test; root alone can make one, for Debian's own Python."""
+    python = need(Path("/usr/bin/python3"))
+    if os.geteuid() != 0:
+        pytest.skip("only root installs packages")
+    if python.resolve().name != f"python{sys.version_info[0]}.{sys.version_info[1]}":
+        pytest.skip(f"the package that these tests build is not for {python.resolve().name}")
+    for program in ("dpkg", "unshare", "nsenter", "systemd-sysusers"):
+        need(program)
+    with machine(tmp_path) as made:
+        made.run("dpkg", "--force-all", "--purge", "arkrelay", check=False)  # where it is installed outside
+        made.run("rm", "-rf", "/etc/arkrelay", "/var/lib/arkrelay")
+        yield made
+
+
+class Daemon:
+    """The daemon as its unit starts it, without systemd: its user, its program, what systemd would have made."""
+
+    def __init__(self, at: Machine) -> None:
+        self._at = at
+        unit = (at.root / "lib/systemd/system/arkrelay.service").read_text()
+        start = re.search(r"^ExecStart=(.*)", unit, re.MULTILINE)
+        user = re.search(r"^User=(.*)", unit, re.MULTILINE)
+        assert start is not None
+        assert user is not None
+        words = ["setpriv", f"--reuid={user[1]}", f"--regid={user[1]}", "--init-groups", "--no-new-privs"]
+        words += ["--bounding-set=-all", "--inh-caps=-all", "env", "-i", "PATH=/usr/bin:/bin", *start[1].split()]
+        self.process = subprocess.Popen(at.words(*words), stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + START_S
+        while self._at.run("/usr/bin/arkrelay", "status", check=False).returncode != 0:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < deadline
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._at.run("pkill", "-TERM", "-U", "arkrelay")  # everything of this user, in this machine alone
+        said = self.process.communicate(timeout=60)[1]
+        assert self.process.returncode == 0, said
+        assert '"level": "error"' not in said
+
+
+def schema(at: Machine) -> int:
+    told = "import sqlite3; print(sqlite3.connect('/var/lib/arkrelay/arkrelay.db')"
+    told += ".execute('SELECT max(version) FROM schema_versions').fetchone()[0])"
+    return int(at.run("/usr/bin/python3", "-c", told).stdout)
+
+
+def queued(at: Machine) -> list[tuple[str, str]]:
+    rows = json.loads(at.run("arkrelay", "queue", "list", "--json").stdout)
+    rows = rows["data"] if isinstance(rows, dict) else rows
+    return sorted((str(row["id"]), row["to"]) for row in rows)
+
+
+def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_deb: Path) -> None:
+    earlier, later = fresh.take(built.deb), fresh.take(next_deb)
+    before = fresh.files(*MAKES)
+    said = fresh.run("dpkg", "-i", earlier).stdout
+    assert "next is: arkrelay init /etc/arkrelay" in said
+    assert fresh.run("id", "-un", "arkrelay").stdout == "arkrelay\n"
+    wrong = fresh.run("dpkg", "--verify", "arkrelay", check=False).stdout
+    assert [line for line in wrong.splitlines() if "/usr/share/" not in line] == []  # small images leave out manuals
+
+    init = ["arkrelay", "init", "/etc/arkrelay", "--hostname", "relay.test", "--domain", "sender.test"]
+    fresh.run(*init)
+    config = fresh.root / "etc/arkrelay/arkrelay.toml"
+    assert 'state_dir = "/var/lib/arkrelay"' in config.read_text()
+    config.write_text(re.sub(r'(address = "127.0.0.1):\d+"', r'\1:0"', config.read_text()) + SETTINGS)
+    tenant = fresh.root / "etc/arkrelay/tenants/main.toml"
+    tenant.write_text(tenant.read_text().replace('name = "sender.test"\n', 'name = "sender.test"\ntrusted = true\n'))
+    fresh.run("arkrelay", "check")
+    text = ("--subject", "hi", "--text", "Hello.")
+    with Daemon(fresh):
+        for name in ("ann", "bob"):
+            fresh.run("arkrelay", "send", "--from", "app@sender.test", "--to", f"{name}@rcpt.test", *text)
+        waiting = queued(fresh)
+    assert [address for _, address in waiting] == ["ann@rcpt.test", "bob@rcpt.test"]
+    assert schema(fresh) == VERSION
+
+    fresh.run("dpkg", "-i", later)
+    assert fresh.run("arkrelay", "--version").stdout == f"arkrelay {NEXT}\n"
+    with Daemon(fresh):
+        assert queued(fresh) == waiting
+    assert schema(fresh) == VERSION + 1
+    assert fresh.files("/usr/lib/arkrelay/arkrelay/__pycache__") == set()  # root has run it, and it wrote nothing
+
+    fresh.run("dpkg", "--force-downgrade", "-i", earlier)
+    refused = Daemon(fresh).process.communicate(timeout=START_S)[1]  # and what the later one made stays as it is
+    assert "newer" in refused, refused
+    assert schema(fresh) == VERSION + 1
+
+    fresh.run("dpkg", "-r", "arkrelay")
+    kept = fresh.files("/etc/arkrelay", "/var/lib/arkrelay")
+    assert {"/etc/arkrelay/arkrelay.toml", "/etc/arkrelay/tenants/main.toml", "/var/lib/arkrelay/arkrelay.db"} < kept
+    fresh.run("dpkg", "-i", later)
+    with Daemon(fresh):
+        assert queued(fresh) == waiting
+    fresh.run("dpkg", "--purge", "arkrelay")
+    left = {path for path in fresh.files(*MAKES) - before if not path.startswith("/usr/share/man/")}
+    assert left <= {"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"}, left
+
+
+def test_everything_is_where_debian_looks_for_it(built: Built, need: Callable[[str], Path], tmp_path: Path) -> None:
+    subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
+    for path in (
+        "usr/bin/arkrelay",
+        "lib/systemd/system/arkrelay.service",
+        "lib/systemd/system/arkrelay-bounces.socket",
+        "lib/systemd/system/arkrelay-submission.socket",
+        "lib/systemd/system/arkrelay-submissions.socket",
+        "usr/lib/sysusers.d/arkrelay.conf",
+        "usr/lib/tmpfiles.d/arkrelay.conf",
+        "usr/share/bash-completion/completions/arkrelay",
+        "usr/share/zsh/vendor-completions/_arkrelay",
+        "usr/share/fish/vendor_completions.d/arkrelay.fish",
+        "usr/share/man/man5/arkrelay.toml.5.gz",
+        *(f"usr/share/man/man1/arkrelay-{word}.1.gz" for word in COMMANDS),
+        *(f"usr/share/doc/arkrelay/{name}" for name in ("copyright", "changelog.gz", "README.md.gz")),
+        "usr/share/doc/arkrelay/examples/arkrelay.toml",
+    ):
+        assert (tmp_path / path).is_file(), path
+    unit = (tmp_path / "lib/systemd/system/arkrelay.service").read_text()
+    assert unit.count("/usr/bin/arkrelay") == 2
+    assert "/opt" not in unit
+    copyright_file = (tmp_path / "usr/share/doc/arkrelay/copyright").read_text()
+    for about in built.stage.glob("*.dist-info"):
+        assert about.name in copyright_file or about.name.startswith("arkrelay-")
+    facts = subprocess.run([need("dpkg-deb"), "-f", built.deb], capture_output=True, text=True, check=True).stdout
+    assert f"\nVersion: {debian_version(__version__)}\n" in facts
+    assert f"python3 (>= {sys.version_info[0]}.{sys.version_info[1]}), " in facts
+    assert re.search(r"@\w+@", facts) is None
+
+
+def test_man_renders_every_page_without_a_warning(built: Built, need: Callable[[str], Path], tmp_path: Path) -> None:
+    man = need("man")
+    subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
+    pages = sorted((tmp_path / "usr/share/man").glob("man?/*.gz"))
+    environment = {**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8", "MANROFFSEQ": ""}
+    done = subprocess.run(
+        [man, "--warnings", "-l", *pages], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert "arkrelay-queue - What waits" in done.stdout
+    assert "--per-page" in done.stdout
+    assert len(done.stdout) > 50_000
+    settings = gzip.decompress((tmp_path / "usr/share/man/man5/arkrelay.toml.5.gz").read_bytes()).decode()
+    assert settings.count("\n") > len((ROOT / "etc/arkrelay.toml").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("arkrelay qu", "queue"), ("arkrelay queue re", "release"), ("arkrelay queue list --dom", "--domain")],
+)
+def test_bash_is_offered_what_comes_next(
+    built: Built, need: Callable[[str], Path], tmp_path: Path, typed: str, offered: str
+) -> None:
+    subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "arkrelay"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m arkrelay "$@"\n')
+    program.chmod(0o755)
+    words = typed.split()
+    script = (
+        f"source {tmp_path}/usr/share/bash-completion/completions/arkrelay; COMP_WORDS=({typed}); "
+        f'COMP_CWORD={len(words) - 1}; _arkrelay_completion arkrelay; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.defpath}"}
+    done = subprocess.run([need("bash"), "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert offered in done.stdout.split(), done.stderr

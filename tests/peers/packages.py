@@ -1,0 +1,61 @@
+"""What ``arkrelay.cli.build`` makes of this tree, once for all tests, and of a tree that is one release on."""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TREE = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "arkrelay", "etc", "systemd")
+TIMEOUT_S = 300
+NEXT = "99.0.1"
+
+MIGRATION = """
+MIGRATIONS = (*MIGRATIONS, lambda database: database.execute("CREATE TABLE of_the_next_release (id INTEGER)"))
+VERSION = len(MIGRATIONS)
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """The staged packages, and the files made of them."""
+
+    stage: Path
+    pyz: Path
+    deb: Path
+
+
+def build(folder: Path) -> Built:
+    """Make everything of this tree."""
+    stage = folder / "stage"
+    return Built(stage, _make(ROOT, "pyz", folder, stage), _make(ROOT, "deb", folder, stage, "--fast"))
+
+
+def build_next(built: Built, folder: Path) -> Path:
+    """Return the Debian package of a later version, whose schema is one migration on."""
+    tree, stage = folder / "tree", folder / "stage"
+    tree.mkdir()
+    for part in TREE:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, tree / part)
+    package = tree / "arkrelay"
+    init = package / "__init__.py"
+    init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEXT}"', init.read_text()))
+    schema = (package / "store/schema.py").read_text()
+    declared = re.search(r"^VERSION = .*\n", schema, re.MULTILINE)
+    assert declared is not None
+    (package / "store/schema.py").write_text(schema.replace(declared[0], declared[0] + MIGRATION))
+    shutil.copytree(built.stage, stage, ignore=lambda at, _: ["arkrelay"] if Path(at) == built.stage else [])
+    shutil.copytree(package, stage / "arkrelay")
+    return _make(tree, "deb", folder, stage, "--fast")
+
+
+def _make(tree: Path, kind: str, folder: Path, stage: Path, *more: str) -> Path:
+    words = [sys.executable, "-m", "arkrelay.cli.build", kind, str(folder), "--stage", str(stage), *more]
+    done = subprocess.run(words, cwd=tree, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(done.stdout.strip())
