@@ -14,6 +14,7 @@ from typing import Self
 import pytest
 from peers.machine import Machine, machine
 from peers.packages import NEXT, ROOT, Built
+from peers.readme import BLOCKS
 
 from arkrelay import __version__
 from arkrelay.cli.build.deb import debian_version
@@ -101,18 +102,18 @@ def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_
     wrong = fresh.run("dpkg", "--verify", "arkrelay", check=False).stdout
     assert [line for line in wrong.splitlines() if "/usr/share/" not in line] == []  # small images leave out manuals
 
-    init = ["arkrelay", "init", "/etc/arkrelay", "--hostname", "relay.test", "--domain", "sender.test"]
-    fresh.run(*init)
+    fresh.run("bash", "-euc", BLOCKS["vps"])
     config = fresh.root / "etc/arkrelay/arkrelay.toml"
     assert 'state_dir = "/var/lib/arkrelay"' in config.read_text()
-    config.write_text(re.sub(r'(address = "127.0.0.1):\d+"', r'\1:0"', config.read_text()) + SETTINGS)
+    assert (fresh.root / "etc/letsencrypt/renewal-hooks/deploy/arkrelay").stat().st_mode & 0o777 == 0o755
+    config.write_text(re.sub(r'(address = "[\d.]+):\d+"', r'\1:0"', config.read_text()) + SETTINGS)
     tenant = fresh.root / "etc/arkrelay/tenants/main.toml"
-    tenant.write_text(tenant.read_text().replace('name = "sender.test"\n', 'name = "sender.test"\ntrusted = true\n'))
+    tenant.write_text(tenant.read_text().replace('name = "example.com"\n', 'name = "example.com"\ntrusted = true\n'))
     fresh.run("arkrelay", "check")
     text = ("--subject", "hi", "--text", "Hello.")
     with Daemon(fresh):
         for name in ("ann", "bob"):
-            fresh.run("arkrelay", "send", "--from", "app@sender.test", "--to", f"{name}@rcpt.test", *text)
+            fresh.run("arkrelay", "send", "--from", "app@example.com", "--to", f"{name}@rcpt.test", *text)
         waiting = queued(fresh)
     assert [address for _, address in waiting] == ["ann@rcpt.test", "bob@rcpt.test"]
     assert schema(fresh) == VERSION
@@ -121,6 +122,8 @@ def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_
     assert fresh.run("arkrelay", "--version").stdout == f"arkrelay {NEXT}\n"
     with Daemon(fresh):
         assert queued(fresh) == waiting
+        fresh.run("mkdir", "-p", "/var/backups")
+        fresh.run("bash", "-euc", BLOCKS["backup"])
     assert schema(fresh) == VERSION + 1
     assert fresh.files("/usr/lib/arkrelay/arkrelay/__pycache__") == set()  # root has run it, and it wrote nothing
 
@@ -132,11 +135,16 @@ def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_
     fresh.run("dpkg", "-r", "arkrelay")
     kept = fresh.files("/etc/arkrelay", "/var/lib/arkrelay")
     assert {"/etc/arkrelay/arkrelay.toml", "/etc/arkrelay/tenants/main.toml", "/var/lib/arkrelay/arkrelay.db"} < kept
+    fresh.run("dpkg", "--purge", "arkrelay")
+    assert fresh.files("/etc/arkrelay", "/var/lib/arkrelay") == set()
+
     fresh.run("dpkg", "-i", later)
+    fresh.run("bash", "-euc", BLOCKS["restore"])
     with Daemon(fresh):
         assert queued(fresh) == waiting
     fresh.run("dpkg", "--purge", "arkrelay")
-    left = {path for path in fresh.files(*MAKES) - before if not path.startswith("/usr/share/man/")}
+    fresh.run("rm", "-r", "/etc/letsencrypt/renewal-hooks/deploy/arkrelay")
+    left = {path for path in fresh.files(*MAKES) - before if not path.startswith("/etc/letsencrypt")}
     assert left <= {"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"}, left
 
 
