@@ -11,7 +11,7 @@ from arkrelay.api.preview import Attachment, Base64, content_of
 from arkrelay.api.query import Moment, Statuses, address, moment, statuses
 from arkrelay.api.queue import Sentence, told
 from arkrelay.api.refusal import ApiError
-from arkrelay.api.shapes import EmailSummary, Iso, iso, summary
+from arkrelay.api.shapes import Classification, EmailSummary, Iso, iso, summary
 from arkrelay.model.attempt import REST_CLASS, TlsInfo
 from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
@@ -27,22 +27,6 @@ from arkrelay.store.find import Filters
 OF_CONTENT = frozenset({"content", "headers", "attachments", "raw"})
 EXPANSIONS = OF_CONTENT | {"full", "deliveries", "activity"}
 _ITEM = "|".join(sorted(EXPANSIONS))
-
-Classification = Literal[
-    "invalid_recipient",
-    "no_mailbox",
-    "not_accepting_mail",
-    "mailbox_full",
-    "message_too_large",
-    "spam_block",
-    "policy_violation",
-    "tls_required",
-    "connection_error",
-    "dns_error",
-    "temporarily_unavailable",
-    "protocol_error",
-    "unclassified",
-]
 
 
 class EmailQuery(Paged):

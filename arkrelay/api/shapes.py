@@ -1,12 +1,27 @@
-"""What several answers share: times, and an email in short (Ark contract §7, §8.1)."""
+"""What several answers share: times, what a reply meant, and an email in short (Ark contract §7, §8.1)."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, overload
+from typing import Annotated, Any, Literal, overload
 
 from arkrelay.api.model import Answer, Meta, field
 from arkrelay.model.message import Recipient, Status
 
 Iso = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]  # what ``iso`` makes
+Classification = Literal[
+    "invalid_recipient",
+    "no_mailbox",
+    "not_accepting_mail",
+    "mailbox_full",
+    "message_too_large",
+    "spam_block",
+    "policy_violation",
+    "tls_required",
+    "connection_error",
+    "dns_error",
+    "temporarily_unavailable",
+    "protocol_error",
+    "unclassified",
+]
 
 
 class EmailSummary(Answer):

@@ -2,13 +2,13 @@
 
 import sqlite3
 import time
-from typing import Annotated, Literal
+from typing import Annotated
 
 from arkrelay.api.ask import Ask
 from arkrelay.api.model import ONE_LINE, Answer, Body, Line, Meta, Nothing, Page, Paged
 from arkrelay.api.query import Moment, moment
 from arkrelay.api.refusal import ApiError
-from arkrelay.api.shapes import iso
+from arkrelay.api.shapes import Classification, iso
 from arkrelay.model.address import AddressError, parse_mailbox
 from arkrelay.model.attempt import REST_CLASS, BounceClass
 from arkrelay.model.event import Event, EventKind
@@ -24,21 +24,6 @@ STEP = 500  # entries in one write of an undo
 SHOWN = 100  # addresses that an undo names
 Reason = Annotated[str, Meta(min_length=1, max_length=500, pattern=ONE_LINE)]
 Stream = Annotated[str, Meta(max_length=200, pattern=ONE_LINE)]
-Classification = Literal[
-    "invalid_recipient",
-    "no_mailbox",
-    "not_accepting_mail",
-    "mailbox_full",
-    "message_too_large",
-    "spam_block",
-    "policy_violation",
-    "tls_required",
-    "connection_error",
-    "dns_error",
-    "temporarily_unavailable",
-    "protocol_error",
-    "unclassified",
-]
 
 
 class NewSuppression(Body):

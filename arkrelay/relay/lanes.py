@@ -51,14 +51,7 @@ def look(queue: Queue, now: float) -> list[LaneView]:
         waiting.setdefault(lane.site or lane.destination, []).append(lane)
     open_now, warming = queue.pace.lanes(), queue.warming(now)
     return [
-        _view(
-            queue,
-            name,
-            waiting.get(name, []),
-            open_now.get(name, 0),
-            _warmup(queue, name, now) if name in warming else None,
-            now,
-        )
+        _view(queue, name, waiting.get(name, []), open_now.get(name, 0), now, warming=name in warming)
         for name in sorted({*waiting, *open_now, *warming})
     ]
 
@@ -91,14 +84,7 @@ def troubled(queue: Queue, now: float, most: int) -> tuple[list[LaneView], int]:
     shown = nsmallest(most, names, key=at_stake)
     warming = queue.warming(now)
     views = [
-        _view(
-            queue,
-            name,
-            waiting.get(name, []),
-            open_now.get(name, 0),
-            _warmup(queue, name, now) if name in warming else None,
-            now,
-        )
+        _view(queue, name, waiting.get(name, []), open_now.get(name, 0), now, warming=name in warming)
         for name in shown
     ]
     return views, len(names) - len(shown)
@@ -133,9 +119,7 @@ def _lanes_of(queue: Queue, name: str) -> list[Lane]:
     return [lane for lane in queue.schedule.lanes.values() if name in {lane.site, lane.destination, lane.rest_site}]
 
 
-def _view(
-    queue: Queue, name: str, lanes: list[Lane], connections: int, warmup: WarmupView | None, now: float
-) -> LaneView:
+def _view(queue: Queue, name: str, lanes: list[Lane], connections: int, now: float, *, warming: bool) -> LaneView:
     pace, ready = queue.pace, sum(lane.ready for lane in lanes)
     resting = [lane for lane in lanes if lane.rest_until > now]
     reason = pace.reason(name, now) or next((lane.rest_reason for lane in resting), "")
@@ -151,6 +135,7 @@ def _view(
         state = "waiting" if lanes else "idle"
     times = [max(lane.rest_until, lane.table_due) for lane in lanes if not lane.ready or lane.rest_until > now]
     next_at = None if said.rest or not times or min(times) == float("inf") else min(times)
+    warmup = _warmup(queue, name, now) if warming else None
     return LaneView(name, state, connections, capacity, len(lanes), ready, reason, next_at, said, warmup)
 
 
