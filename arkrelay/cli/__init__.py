@@ -5,6 +5,8 @@ about mail ask the running daemon through ``client``; commands about settings ed
 ``config.tenants``, ask the daemon to reload, and work without it. ``output`` is the only place that knows
 about terminals: a command gives it rows, and a person gets a table where a pipe gets plain text.
 
+``build`` is no command: it makes man pages, packages and completion of all of them, for who has the source.
+
 Every command ends with 0 (done), 1 (refused or failed) or 2 (not understood), except ``sendmail``, whose
 callers expect the codes of sysexits.h.
 """
