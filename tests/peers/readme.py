@@ -6,4 +6,4 @@ from typing import Final
 
 README: Final = (Path(__file__).parents[2] / "README.md").read_text()
 _MARKED: Final = re.compile(r"<!-- tried in tests: (\w+) -->\n```\w+\n(.*?)```", re.DOTALL)
-BLOCKS: Final = dict(_MARKED.findall(README))
+BLOCKS: Final[dict[str, str]] = dict(_MARKED.findall(README))

@@ -1,5 +1,4 @@
-"""From a source tree to what an administrator installs: ``python -m arkrelay.cli.build WHAT OUTDIR`` makes pyz, deb,
-man or completion.
+"""From a source tree to what is installed: ``python -m arkrelay.cli.build pyz|deb|man|completion OUTDIR``.
 
 It is a part of the program, because man pages and completion are made of its commands and the tests run what it
 makes; it is no word of ``arkrelay``, because it needs the tree that it builds from (``etc/``, ``systemd/``) and so

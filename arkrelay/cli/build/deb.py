@@ -72,7 +72,7 @@ def write(folder: Path, tree: Path, outdir: Path, root: Path, *, fast: bool = Fa
 
 def debian_version(version: str) -> str:
     """Return a version of Python's (PEP 440) as Debian sorts it: what comes before a release has a "~"."""
-    return re.sub(r"\.?(a|b|rc|dev)(?=\d)", r"~\1", version)
+    return re.sub(r"(a|b|rc)(?=\d)", r"~\1", re.sub(r"\.dev(?=\d)", "~~dev", version))
 
 
 def _program(root: Path) -> None:

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Final
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from arkrelay import __version__
 
 VARIABLE: Final = "_ARKRELAY_COMPLETE"  # click's rule: _PROGRAM_COMPLETE
-COMPLETIONS: Final = {
-    "bash": "arkrelay",
-    "zsh": "_arkrelay",
-    "fish": "arkrelay.fish",
-}  # the name each shell looks for
+# the name that each shell looks for
+COMPLETIONS: Final = {BashComplete: "arkrelay", ZshComplete: "_arkrelay", FishComplete: "arkrelay.fish"}
 
 FILES: Final = """\
 .SH FILES
@@ -69,13 +66,12 @@ def write(program: click.Group, settings: Path, folder: Path) -> list[Path]:
 def write_completions(program: click.Group, folder: Path) -> list[Path]:
     """Write what bash, zsh and fish read, under the names that they look for, and return the paths."""
     paths = []
-    for shell, name in COMPLETIONS.items():
-        kind = get_completion_class(shell)
-        assert kind is not None
-        text = kind(program, {}, "arkrelay", VARIABLE)
-        path = folder / shell / name
+    for kind, name in COMPLETIONS.items():
+        completion = kind(program, {}, "arkrelay", VARIABLE)
+        path = folder / kind.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.source_template % text.source_vars())
+        # not ``source()``, which runs the bash of this machine to see how old it is
+        path.write_text(completion.source_template % completion.source_vars())
         paths.append(path)
     return paths
 

@@ -5,8 +5,9 @@ from typing import get_args
 
 import pytest
 
-from arkrelay.api.emails import Classification, delivery
+from arkrelay.api.emails import delivery
 from arkrelay.api.operation import encode
+from arkrelay.api.shapes import Classification
 from arkrelay.model.attempt import REST_CLASS, BounceClass, TlsInfo
 from arkrelay.model.message import Status
 from arkrelay.store.history import Delivery
