@@ -7,8 +7,10 @@ from typing import Any
 from arkrelay.config.schema import key_of, settings_of
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.config.values import render_duration, render_size
+from arkrelay.model.delivery import Route
 from arkrelay.model.errors import ConfigError
-from arkrelay.model.settings import Kind, Listen, Route, Tls, TlsExtra
+from arkrelay.model.setting import Kind
+from arkrelay.model.settings import Listen, Tls, TlsExtra
 from arkrelay.model.tenant import Domain, Platform, Tenant
 
 # and every listener: its socket is open

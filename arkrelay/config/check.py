@@ -12,7 +12,8 @@ from arkrelay.config.dates import parse_date
 from arkrelay.config.schema import Reader
 from arkrelay.config.values import describe
 from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
-from arkrelay.model.settings import Listen, Route, Sandbox, Settings, TlsRule
+from arkrelay.model.delivery import Route, TlsRule
+from arkrelay.model.settings import Listen, Sandbox, Settings
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
 from arkrelay.policy.metadata import faults
 from arkrelay.policy.route import POOL_NAME

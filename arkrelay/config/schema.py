@@ -1,6 +1,6 @@
 """A TOML table made into a dataclass of ``model``, every key typed and every problem kept.
 
-The dataclasses say what is allowed (``model.settings.setting``); this module only walks them. Problems are
+The dataclasses say what is allowed (``model.setting.setting``); this module only walks them. Problems are
 collected, not raised: a value that cannot be used leaves its default in place, so that reading goes on and a
 person sees the whole list.
 """
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from arkrelay.config.values import CONTROL, ITEMS, SCALARS, SHOWN_CHARS, ValueProblem, describe
 from arkrelay.model.errors import ConfigError
-from arkrelay.model.settings import Kind
+from arkrelay.model.setting import Kind
 
 T = TypeVar("T")
 

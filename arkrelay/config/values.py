@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 from arkrelay.model.address import AddressError, parse_domain
-from arkrelay.model.settings import Kind
+from arkrelay.model.setting import Kind
 
-Metadata = Mapping[str, Any]  # what ``model.settings.setting`` keeps about a setting
+Metadata = Mapping[str, Any]  # what ``model.setting.setting`` keeps about a setting
 
 SECONDS = {
     "ms": Decimal("0.001"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arkrelay.model.message import PRIORITIES
-from arkrelay.model.settings import Kind, setting
+from arkrelay.model.setting import Kind, setting
 
 STATUSES = ("active", "suspended", "archived")
 PERMISSIONS = ("send",)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 
+from arkrelay.model.delivery import Delivery, Provider
 from arkrelay.model.dns import MxHost
-from arkrelay.model.settings import Delivery, Provider
 from arkrelay.policy.pace import Capacity
 from arkrelay.policy.zones import zone_of
 

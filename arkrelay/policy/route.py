@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
 
+from arkrelay.model.delivery import Route, TlsRule
 from arkrelay.model.dns import MxAnswer, MxHost
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.model.settings import Route, TlsRule
 
 MAX_HOSTS = 10  # looked up in one attempt; a domain with 60 MX does not cost 60 look-ups
 MAX_ADDRESSES = 5  # tried in one attempt (RFC 5321 §5.1 wants at least two)

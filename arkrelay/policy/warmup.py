@@ -12,7 +12,7 @@ What was counted outlives the process (``learned``, ``restore``), up to the seco
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from arkrelay.model.settings import Warmup
+from arkrelay.model.delivery import Warmup
 
 DAY_S = 86400
 JITTER_S = 600.0  # by which lanes that wait for a new day come late, so that they do not come together

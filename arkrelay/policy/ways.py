@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from arkrelay.model.settings import Route, Source
+from arkrelay.model.delivery import Route, Source
 from arkrelay.policy.pace import Pace
 from arkrelay.policy.providers import lane_name
 from arkrelay.policy.warmup import Warmups

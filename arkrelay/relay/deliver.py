@@ -23,10 +23,10 @@ from arkrelay.mail.sevenbit import to_seven_bit
 from arkrelay.mail.strip import strip_signatures
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.attempt import Attempt
+from arkrelay.model.delivery import Route, Source
 from arkrelay.model.message import Envelope, Message, Recipient
 from arkrelay.model.peertls import TlsPolicy, TlsResult
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.model.settings import Route, Source
 from arkrelay.policy import route as routing
 from arkrelay.policy.peertls import explain
 from arkrelay.policy.providers import Providers

@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 
 from arkrelay.config.addresses import parse_endpoint, parse_host_port
+from arkrelay.model.delivery import Timeouts
 from arkrelay.model.dns import MxAnswer
 from arkrelay.model.reply import Failure, Reply
-from arkrelay.model.settings import Listen, Timeouts
+from arkrelay.model.settings import Listen
 from arkrelay.policy import doctorhost as judge
 from arkrelay.policy import mtasts
 from arkrelay.policy.doctor import Address, trouble

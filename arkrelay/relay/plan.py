@@ -9,10 +9,10 @@ from ipaddress import ip_address
 import structlog
 
 from arkrelay.config.live import Live
+from arkrelay.model.delivery import Route
 from arkrelay.model.dns import AddressAnswer, MxHost
 from arkrelay.model.peertls import Demand, StsPolicy, TlsPolicy
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.model.settings import Route
 from arkrelay.policy import route as routing
 from arkrelay.policy.providers import Providers
 from arkrelay.relay.peertls import PeerTls

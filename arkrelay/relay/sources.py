@@ -17,8 +17,8 @@ from ipaddress import ip_address
 import structlog
 
 from arkrelay.config.live import Live
+from arkrelay.model.delivery import Source
 from arkrelay.model.reply import Failure
-from arkrelay.model.settings import Source
 from arkrelay.wire.dns import Resolver
 
 log = structlog.get_logger()

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from arkrelay.config.live import Live
-from arkrelay.model.settings import Source
+from arkrelay.model.delivery import Source
 from arkrelay.policy import route as routing
 from arkrelay.policy.pace import Pace
 from arkrelay.policy.warmup import Warmups

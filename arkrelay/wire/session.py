@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from arkrelay.model.attempt import TlsInfo
+from arkrelay.model.delivery import Timeouts
 from arkrelay.model.message import Envelope
 from arkrelay.model.peertls import TlsPolicy
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.model.settings import Timeouts
 from arkrelay.wire.channel import Channel
 from arkrelay.wire.commands import Extensions, Prepared, prepare, render_group, unfit, unsafe
 from arkrelay.wire.exchange import STAGE, WHERE, Exchange, Step, Transaction

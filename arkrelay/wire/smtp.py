@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from arkrelay.model.attempt import TlsInfo
+from arkrelay.model.delivery import Timeouts
 from arkrelay.model.peertls import Tlsa, TlsResult
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.model.settings import Timeouts
 from arkrelay.policy.dane import judge
 from arkrelay.wire import saslclient
 from arkrelay.wire.channel import Channel, reason_of

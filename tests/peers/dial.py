@@ -6,9 +6,9 @@ from typing import Any
 
 from peers.mx import Mx
 
+from arkrelay.model.delivery import Timeouts
 from arkrelay.model.message import Envelope
 from arkrelay.model.reply import Failure, Reply
-from arkrelay.model.settings import Timeouts
 from arkrelay.wire.smtp import Session, Target, connect
 
 QUICK = Timeouts(connect_s=0.3, greeting_s=0.3, command_s=0.3, data_s=0.3, final_dot_s=0.3)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from peers.mx import Mx
 
-from arkrelay.model.settings import Timeouts
+from arkrelay.model.delivery import Timeouts
 from arkrelay.wire import smtp
 from arkrelay.wire.channel import Channel
 from arkrelay.wire.smtp import Session, Target, connect

@@ -8,8 +8,8 @@ from peers.certificates import valid
 from peers.dial import PATIENT, QUICK, envelope, target
 from peers.mx import HANG, Delay, Mx, Script, Turns, closed_port
 
+from arkrelay.model.delivery import Timeouts
 from arkrelay.model.reply import Reply
-from arkrelay.model.settings import Timeouts
 from arkrelay.model.transcript import Spoken, Who
 from arkrelay.policy.transcript import parse
 from arkrelay.relay.transcripts import of_transaction, render

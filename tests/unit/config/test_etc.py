@@ -13,7 +13,8 @@ from peers.configuration import certificate, dkim_pem
 
 from arkrelay.config.load import load
 from arkrelay.config.schema import Reader, key_of, settings_of, table_type
-from arkrelay.model.settings import Kind, Settings
+from arkrelay.model.setting import Kind
+from arkrelay.model.settings import Settings
 from arkrelay.model.tenant import Platform, Tenant
 
 ETC = Path(__file__).parents[3] / "etc"

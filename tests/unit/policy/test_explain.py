@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arkrelay.model.attempt import BounceClass
+from arkrelay.model.delivery import Delivery, Route, Source
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.model.settings import Delivery, Route, Settings, Source, Suppression
+from arkrelay.model.settings import Settings, Suppression
 from arkrelay.policy.advice import Blame, book
 from arkrelay.policy.classify import Rules, classify
 from arkrelay.policy.explain import MEANING, Explanation, explain, site_named

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arkrelay.model.delivery import Delivery, Route
 from arkrelay.model.dns import MxAnswer, MxHost
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.model.settings import Delivery, Route
 from arkrelay.policy.providers import Providers
 from arkrelay.policy.route import (
     MAX_ADDRESSES,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arkrelay.model.settings import Warmup
+from arkrelay.model.delivery import Warmup
 from arkrelay.policy.warmup import DAY_S, JITTER_S, Warmups
 
 DAY = 20_000 * DAY_S + 5 * 3600.0  # five in the morning, UTC

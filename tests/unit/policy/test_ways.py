@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from arkrelay.model.settings import Route, Source, Warmup
+from arkrelay.model.delivery import Route, Source, Warmup
 from arkrelay.policy.pace import Capacity, Order, Pace
 from arkrelay.policy.warmup import DAY_S, Warmups
 from arkrelay.policy.ways import Chooser, Detours, Wait, Way

@@ -9,11 +9,12 @@ import pytest
 from unit.relay.rig import NOW, Rig, rules
 
 from arkrelay.model.attempt import Attempt, BounceClass
+from arkrelay.model.delivery import Delivery
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
-from arkrelay.model.settings import Delivery, Settings, Suppression
+from arkrelay.model.settings import Settings, Suppression
 from arkrelay.policy import outcomes
 from arkrelay.policy.describe import describe
 from arkrelay.store import suppressions
