@@ -53,6 +53,14 @@ def fresh(tmp_path: Path, need: Callable[[str | Path], Path]) -> Iterator[Machin
         yield made
 
 
+@pytest.fixture(scope="module")
+def unpacked(built: Built, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give what is in the package, as a folder."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    subprocess.run([need("dpkg-deb"), "-x", built.deb, folder], check=True)
+    return folder
+
+
 class Daemon:
     """The daemon as its unit starts it, without systemd: its user, its program, what systemd would have made."""
 
@@ -148,8 +156,7 @@ def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_
     assert left <= {"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"}, left
 
 
-def test_everything_is_where_debian_looks_for_it(built: Built, need: Callable[[str], Path], tmp_path: Path) -> None:
-    subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
+def test_everything_is_where_debian_looks_for_it(built: Built, need: Callable[[str], Path], unpacked: Path) -> None:
     for path in (
         "usr/bin/arkrelay",
         "lib/systemd/system/arkrelay.service",
@@ -166,11 +173,11 @@ def test_everything_is_where_debian_looks_for_it(built: Built, need: Callable[[s
         *(f"usr/share/doc/arkrelay/{name}" for name in ("copyright", "changelog.gz", "README.md.gz")),
         "usr/share/doc/arkrelay/examples/arkrelay.toml",
     ):
-        assert (tmp_path / path).is_file(), path
-    unit = (tmp_path / "lib/systemd/system/arkrelay.service").read_text()
+        assert (unpacked / path).is_file(), path
+    unit = (unpacked / "lib/systemd/system/arkrelay.service").read_text()
     assert unit.count("/usr/bin/arkrelay") == 2
     assert "/opt" not in unit
-    copyright_file = (tmp_path / "usr/share/doc/arkrelay/copyright").read_text()
+    copyright_file = (unpacked / "usr/share/doc/arkrelay/copyright").read_text()
     for about in built.stage.glob("*.dist-info"):
         assert about.name in copyright_file or about.name.startswith("arkrelay-")
     facts = subprocess.run([need("dpkg-deb"), "-f", built.deb], capture_output=True, text=True, check=True).stdout
@@ -179,10 +186,9 @@ def test_everything_is_where_debian_looks_for_it(built: Built, need: Callable[[s
     assert re.search(r"@\w+@", facts) is None
 
 
-def test_man_renders_every_page_without_a_warning(built: Built, need: Callable[[str], Path], tmp_path: Path) -> None:
+def test_man_renders_every_page_without_a_warning(need: Callable[[str], Path], unpacked: Path) -> None:
     man = need("man")
-    subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
-    pages = sorted((tmp_path / "usr/share/man").glob("man?/*.gz"))
+    pages = sorted((unpacked / "usr/share/man").glob("man?/*.gz"))
     environment = {**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8", "MANROFFSEQ": ""}
     done = subprocess.run(
         [man, "--warnings", "-l", *pages], env=environment, capture_output=True, text=True, check=True
@@ -191,7 +197,7 @@ def test_man_renders_every_page_without_a_warning(built: Built, need: Callable[[
     assert "arkrelay-queue - What waits" in done.stdout
     assert "--per-page" in done.stdout
     assert len(done.stdout) > 50_000
-    settings = gzip.decompress((tmp_path / "usr/share/man/man5/arkrelay.toml.5.gz").read_bytes()).decode()
+    settings = gzip.decompress((unpacked / "usr/share/man/man5/arkrelay.toml.5.gz").read_bytes()).decode()
     assert settings.count("\n") > len((ROOT / "etc/arkrelay.toml").read_text().splitlines())
 
 
@@ -200,16 +206,15 @@ def test_man_renders_every_page_without_a_warning(built: Built, need: Callable[[
     [("arkrelay qu", "queue"), ("arkrelay queue re", "release"), ("arkrelay queue list --dom", "--domain")],
 )
 def test_bash_is_offered_what_comes_next(
-    built: Built, need: Callable[[str], Path], tmp_path: Path, typed: str, offered: str
+    unpacked: Path, need: Callable[[str], Path], tmp_path: Path, typed: str, offered: str
 ) -> None:
-    subprocess.run([need("dpkg-deb"), "-x", built.deb, tmp_path], check=True)
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "arkrelay"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m arkrelay "$@"\n')
     program.chmod(0o755)
     words = typed.split()
     script = (
-        f"source {tmp_path}/usr/share/bash-completion/completions/arkrelay; COMP_WORDS=({typed}); "
+        f"source {unpacked}/usr/share/bash-completion/completions/arkrelay; COMP_WORDS=({typed}); "
         f'COMP_CWORD={len(words) - 1}; _arkrelay_completion arkrelay; printf "%s\\n" "${{COMPREPLY[@]}}"'
     )
     environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.defpath}"}

@@ -33,15 +33,20 @@ def build(folder: Path) -> Built:
     return Built(stage, _make(ROOT, "pyz", folder, stage), _make(ROOT, "deb", folder, stage, "--fast"))
 
 
+def copy_tree(folder: Path) -> None:
+    """Copy what a build reads of this tree."""
+    for part in TREE:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, folder / part)
+
+
 def build_next(built: Built, folder: Path) -> Path:
     """Return the Debian package of a later version, whose schema is one migration on."""
     tree, stage = folder / "tree", folder / "stage"
     tree.mkdir()
-    for part in TREE:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / part, tree / part)
+    copy_tree(tree)
     package = tree / "arkrelay"
     init = package / "__init__.py"
     init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEXT}"', init.read_text()))

@@ -6,8 +6,8 @@ serves nobody who has only installed. ``stage`` unpacks arkrelay and its depende
 ``pyz`` and ``deb`` wrap that folder:
 
 - ``arkrelay.pyz`` is one file that runs. Python cannot import compiled modules from a zip, so ``start`` unpacks them
-  once. shiv and pex do that too; shiv needs a home that can be written, and pex starts without one by unpacking at
-  every start, where a daemon's user has none.
+  once, as shiv and pex do. It is ours because who may write where they are unpacked decides who runs as us, and a
+  daemon's user has no home: that wants our own rules, which are most of its 150 lines.
 - ``arkrelay_VERSION_ARCH.deb`` has the same folder below /usr/lib/arkrelay, beside units, man pages and completion.
   Debian 12's own aiohttp and others are older than what pyproject.toml asks for, so they come along. It is made by
   ``dpkg-deb`` alone: there is nothing here that debhelper would compile or find.

@@ -5,6 +5,7 @@ may want beside it (``etc/``) is below /usr/share/doc/arkrelay/examples.
 """
 
 import email
+import email.policy
 import gzip
 import hashlib
 import os
