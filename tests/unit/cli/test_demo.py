@@ -66,14 +66,20 @@ def test_free_ports_differ() -> None:
     assert len(set(free_ports())) == 3
 
 
-def test_the_whole_demonstration_holds_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with a short name: the path of a socket has 107 bytes (unix(7)), and a test's name takes many."""
+    return tmp_path_factory.mktemp("demo")
+
+
+def test_the_whole_demonstration_holds_and_leaves_nothing(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "arkrelay", "demo", "--json"],
         capture_output=True,
         text=True,
         check=False,
         timeout=55,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(place)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
@@ -83,17 +89,17 @@ def test_the_whole_demonstration_holds_and_leaves_nothing(tmp_path: Path) -> Non
         ("REST", "sent", True),
     ]
     assert all(story["why"].startswith("Sent") for story in told["messages"])
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_kept_demonstration_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_kept_demonstration_ends_cleanly(place: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "arkrelay", "demo", "--keep"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TMPDIR": str(place), "PYTHONUNBUFFERED": "1"},
     ) as process:
         assert process.stdout is not None
         lines = []
@@ -101,7 +107,7 @@ def test_a_kept_demonstration_ends_cleanly(tmp_path: Path, number: signal.Signal
             lines.append(line)
             if line.startswith("It runs until"):
                 break
-        folder = next(tmp_path.iterdir())
+        folder = next(place.iterdir())
         assert any(line.startswith("smtp password") for line in lines), lines
         status = subprocess.run(
             [sys.executable, "-m", "arkrelay", "status", "-c", str(folder / "arkrelay.toml")],
@@ -113,4 +119,4 @@ def test_a_kept_demonstration_ends_cleanly(tmp_path: Path, number: signal.Signal
         process.send_signal(number)
         rest = process.stdout.read()
         assert process.wait(50) == 0, rest
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
