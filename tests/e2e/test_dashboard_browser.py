@@ -208,7 +208,7 @@ async def test_events_appear_by_themselves(door: ArkDoor, browser: Browser) -> N
         while await page.evaluate("document.querySelector('[data-live]').textContent") != "Live":
             await asyncio.sleep(0.05)
     await send(door, "busy-live@rcpt.test", subject="<img src=x onerror=alert(1)>")
-    first = "document.querySelector('tbody tr').textContent"
+    first = "document.querySelector('tbody tr')?.textContent ?? ''"  # of an empty log: no row yet
     async with asyncio.timeout(15):
         while not ("busy-live@rcpt.test" in (row := await page.evaluate(first)) and "MessageDelayed" in row):
             await asyncio.sleep(0.05)
