@@ -8,9 +8,9 @@ import asyncio
 import re
 import sqlite3
 import time
+from functools import partial
 from typing import Annotated, Any
 
-import structlog
 from aiohttp import web
 
 from arkrelay.api.ask import Ask
@@ -20,18 +20,16 @@ from arkrelay.api.operation import encode
 from arkrelay.api.query import Kinds, words
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import Iso, iso
-from arkrelay.model.errors import StoreError
+from arkrelay.base import eventstream
+from arkrelay.base.eventstream import MEDIA
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Recipient
 from arkrelay.store.find import by_ids
 from arkrelay.store.history import StoredEvent, Stretch, read_on
 
-log = structlog.get_logger()
-
 MAX_WAIT_S = 30
 KEEP_ALIVE_S = 15.0  # proxies take a silent connection for a dead one
 AT_ONCE = 100  # events in one write of a stream: all that a follower ever has in memory, beside its socket's buffer
-MEDIA = "text/event-stream"
 LAST = "Last-Event-ID"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -130,23 +128,10 @@ async def _stream(ask: Ask[EventQuery, Nothing], reader: _Reader) -> web.StreamR
     deadlines of its connection.
     """
     request = ask.request
-    response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})  # nginx would keep them until it has many
-    response.content_type, response.charset = MEDIA, "utf-8"
+    response = eventstream.begin()
     if request.method == "HEAD":
         return response
-    await response.prepare(request)
-    try:
-        await _send(ask, reader, response)
-        await response.write_eof()
-    except ConnectionError:
-        pass  # the client has gone
-    except BaseException as error:
-        if request.transport is not None:  # no second answer is to stand behind the one that was begun
-            request.transport.abort()
-        if not isinstance(error, StoreError):
-            raise
-        log.warning("event_stream_cut", request_id=ask.request_id, error=str(error))
-    return response
+    return await eventstream.run(request, response, partial(_send, ask, reader), request_id=ask.request_id)
 
 
 async def _send(ask: Ask[EventQuery, Nothing], reader: _Reader, response: web.StreamResponse) -> None:

@@ -38,6 +38,7 @@ from arkrelay.api.parts import CONTROL, PARTS, Parts
 from arkrelay.api.public import Public, ask_first
 from arkrelay.api.record import recorder
 from arkrelay.api.sending import body_limit
+from arkrelay.base.eventstream import MEDIA
 
 TENANT = "/tenants/{tenantId}"
 WEBHOOK = f"{TENANT}/webhooks/{{webhookId}}"
@@ -68,7 +69,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/queue/delete", "queue.delete", queue.delete),
     Operation("GET", "/why", "why.retrieve", queue.explain, refuses=(404,)),
     Operation("GET", "/explain", "explain.retrieve", explain.retrieve),
-    Operation("GET", "/events", "events.list", events.list_all, media=(events.MEDIA,)),
+    Operation("GET", "/events", "events.list", events.list_all, media=(MEDIA,)),
     Operation("GET", "/status", "status.retrieve", control.status, scope=Scope.ORGANISATION),
     Operation("GET", "/doctor", "doctor.retrieve", doctor.retrieve, scope=Scope.ORGANISATION, refuses=(404,)),
     Operation("POST", "/control/reload", "control.reload", control.reload, scope=Scope.ORGANISATION),

@@ -1,1 +1,1 @@
-"""What every edge needs: the log, the metrics, tasks that stay alive. No decisions about mail."""
+"""What every edge needs: log, metrics, tasks that stay alive, the frame of event streams. No decisions on mail."""

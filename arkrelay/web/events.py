@@ -6,20 +6,18 @@ import re
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
-import structlog
 from aiohttp import web
 
-from arkrelay.model.errors import StoreError
+from arkrelay.base import eventstream
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Recipient
 from arkrelay.store.find import by_ids
 from arkrelay.store.history import StoredEvent, last_event, newest_events, read_on
 from arkrelay.web.render import clock, iso, short, url
 from arkrelay.web.visit import Page, Visit, place
-
-log = structlog.get_logger()
 
 PER_PAGE: Final = 100
 AT_ONCE: Final = 100  # events in one write of a stream
@@ -75,22 +73,8 @@ async def show(visit: Visit) -> Page:
 
 async def stream(visit: Visit) -> web.StreamResponse:
     """Send events as they come, until the browser goes, its session ends, or the daemon stops."""
-    request = visit.request
-    response = web.StreamResponse(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
-    response.content_type, response.charset = "text/event-stream", "utf-8"
-    await response.prepare(request)
-    try:
-        await _send(visit, response)
-        await response.write_eof()
-    except ConnectionError:
-        pass  # the browser has gone
-    except BaseException as error:
-        if request.transport is not None:  # no second answer is to stand behind the one that was begun
-            request.transport.abort()
-        if not isinstance(error, StoreError):
-            raise
-        log.warning("event_stream_cut", error=str(error))
-    return response
+    response = eventstream.begin(**{"Cache-Control": "no-store"})
+    return await eventstream.run(visit.request, response, partial(_send, visit))
 
 
 async def _send(visit: Visit, response: web.StreamResponse) -> None:

@@ -49,9 +49,8 @@ class Parts:
     watch: EventWatch
     editor: Editor
     guesses: Guesses
-    composing: (
-        asyncio.Lock
-    )  # held while a thread takes a large message apart: the event loop shares one core with one
+    # held while a thread takes a large message apart: the event loop shares one core with one
+    composing: asyncio.Lock
     unready: Callable[[], str]  # why the daemon does not accept and deliver; empty: it does
     requests_flushed: Callable[[], Awaitable[Any]]  # returns when what was asked before is in the store
     open_request: Callable[[StoredRequest], tuple[str | None, str | None]]  # the bodies of a request to the API

@@ -85,7 +85,7 @@ class Poster:
         self._resolver = resolver
         self._own = own
         self._context = context
-        self._kept: dict[Sequence[IPNetwork], _Kept] = {}
+        self._kept: dict[tuple[IPNetwork, ...], _Kept] = {}
 
     async def close(self) -> None:
         """End the kept connections; posts that are under way fail."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
 
 from bench import hooks, rest
 from bench.daemon import free_port, running
@@ -176,9 +175,7 @@ def _round(folder: Path, pipe: Connection | None, more: tuple[str, str]) -> Run:
 
 def _end(sink: "subprocess.Popen[str]") -> dict[str, float]:
     sink.terminate()
-    out: IO[str] | None = sink.stdout
-    assert out is not None
-    counted: dict[str, float] = json.loads(out.read())
+    counted: dict[str, float] = json.loads(sink.communicate()[0])
     return counted
 
 
