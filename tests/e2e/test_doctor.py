@@ -236,7 +236,9 @@ async def test_what_changes_is_an_event_a_log_line_and_a_metric_and_a_restart_te
             return [one["data"] for one in answer["data"]["events"] if one["data"]["check"] == "blocklist"]
 
         await relay.until(kinds, lambda one: len(told(one)) == 1)
-        assert {"fail"} == {one["verdict"] for one in relay.lines("doctor_changed") if one["check"] == "blocklist"}
+        assert {"fail"} == {
+            one["verdict"] for one in await relay.logged("doctor_changed") if one["check"] == "blocklist"
+        }
         await relay.stop()
         await relay.start()
         await relay.get("/v1/doctor?fresh=true&domain=sender.test")  # must not forget what it does not look at

@@ -171,7 +171,7 @@ async def test_a_suppressed_return_path_gets_no_notice(tmp_path: Path, dns: DnsS
         await relay.call("POST", "/v1/tenants/acme/suppressions", {"address": "APP@sender.test"}, status=201)
         await ended(relay, await submit(relay, rcpt=["NOTIFY=FAILURE"]), "hardfail")
         assert (await relay.get("/v1/emails?tag=dsn&tenantId=acme"))["data"] == []
-        assert len(relay.lines("notice_not_sent")) == 1
+        assert len(await relay.logged("notice_not_sent")) == 1
 
 
 async def test_failures_are_told_unasked_where_the_settings_say_so_and_a_notice_that_fails_ends_there(
@@ -186,7 +186,7 @@ async def test_failures_are_told_unasked_where_the_settings_say_so_and_a_notice_
         answer = await relay.until("/v1/emails?tag=dsn&tenantId=acme", lambda one: one["data"])
         (row,) = answer["data"]
         await ended(relay, row["id"], "hardfail")
-        assert len(relay.lines("notice_written")) == 1
+        assert len(await relay.logged("notice_written")) == 1
         assert len((await relay.get("/v1/emails?tenantId=acme"))["data"]) == 2
         assert mx.messages == []
 
@@ -328,7 +328,7 @@ async def test_a_lifetime_that_nobody_can_read_is_told_in_the_log(tmp_path: Path
     async with Mx() as mx, Relay(tmp_path, dns=dns.address, mx_port=mx.port) as relay:
         token = await relay.send("ann@rcpt.test", headers="X-Ark-Expires: 2h\r\n")
         await ended(relay, token, "sent")
-        (line,) = relay.lines("expires_ignored")
+        (line,) = await relay.logged("expires_ignored")
         assert (line["id"], line["value"]) == (token, "2h")
 
 

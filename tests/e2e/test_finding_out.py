@@ -178,7 +178,7 @@ async def test_log_rest_and_command_line_say_the_same_sentence_of_what_is_deferr
     async with Mx(Script(rcpt="451 4.3.0 later")) as mx, Relay(tmp_path, dns=dns.address, mx_port=mx.port) as relay:
         token = await relay.send("ann@rcpt.test")
         await becomes(relay, token, "softfail")
-        (line,) = [row for row in relay.lines("recipient_settled") if row["status"] == "softfail"]
+        (line,) = [row for row in await relay.logged("recipient_settled") if row["status"] == "softfail"]
         by_rest = (await relay.get(f"/v1/why?q={token}"))["data"]["sentences"][0]["sentence"]
         code, by_command = await command(relay, "why", token)
         assert code == 0

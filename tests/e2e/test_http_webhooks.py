@@ -600,7 +600,7 @@ async def test_a_new_key_signs_and_the_old_one_stays_published(door: Door) -> No
 async def test_no_url_and_no_key_is_in_the_log(door: Door) -> None:
     hook = await door.add(door.url("secret-in-the-path"))
     await door.tried(hook)
-    while (line := door.relay.lines("webhook_posted")[-1])["webhook"] != hook["id"]:
+    while (line := (await door.relay.logged("webhook_posted"))[-1])["webhook"] != hook["id"]:
         await asyncio.sleep(0.02)
     assert (line["status"], line["tenant"], line["hook_event"]) == (200, "acme", "MessageSent")
     log = door.relay.log.read_text()

@@ -99,7 +99,7 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
     await relay.until(f"/v1/emails/{fine}", lambda answer: answer["data"]["status"] == "sent")
     (event,) = await events(relay, "CredentialHeld")
     assert (event["tenantId"], event["data"]["credential"]) == ("acme", "stolen")
-    (line,) = relay.lines("credential_held")
+    (line,) = await relay.logged("credential_held")
     assert (line["level"], line["credential"]) == ("warning", "stolen")
 
     # it frees neither itself nor its mail, and makes no other key

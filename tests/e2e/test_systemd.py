@@ -103,7 +103,7 @@ async def test_a_reload_is_announced_and_its_end_too(tmp_path: Path, manager: Da
             assert [line.partition("=")[0] for line in told[-3:]] == ["RELOADING", "MONOTONIC_USEC", "READY"]
             microseconds = int(told[-2].partition("=")[2])
             assert 0 <= time.monotonic_ns() // 1000 - microseconds < WAIT_S * 1e6
-        assert [row["key"] for row in relay.lines("reload_refused")] == ["nonsense"]
+        assert [row["key"] for row in await relay.logged("reload_refused")] == ["nonsense"]
         await relay.send("ann@rcpt.test")  # the last good configuration is in force
 
 

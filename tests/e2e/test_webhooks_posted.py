@@ -310,7 +310,7 @@ async def test_410_disables_until_a_person_says_otherwise(tmp_path: Path, stack:
         one for one in (await here.relay.get("/v1/events"))["data"]["events"] if one["event"] == "WebhookDisabled"
     ]
     assert event["tenantId"] == "acme"
-    (line,) = here.relay.lines("webhook_disabled")
+    (line,) = await here.relay.logged("webhook_disabled")
     assert (line["level"], line["webhook"]) == ("warning", "One")
 
     here.receiver.decide = lambda _request: 200

@@ -207,8 +207,18 @@ class Relay:
             assert code == 250, text
             return text.decode().rsplit(" ", 1)[1]
 
+    async def logged(self, event: str, at_least: int = 1, timeout_s: float = 15.0) -> list[dict[str, Any]]:
+        """Return the log lines of this event once there are so many: a daemon gathers lines for 20 ms."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while len(found := self.lines(event)) < at_least:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"{len(found)} lines of {event}, not {at_least}") from None
+        return found
+
     def lines(self, event: str = "") -> list[dict[str, Any]]:
-        """Return the log lines of this event, or all."""
+        """Return the log lines of this event, or all, as far as they are written."""
         found = []
         for line in self.log.read_text().splitlines():
             with contextlib.suppress(ValueError):
