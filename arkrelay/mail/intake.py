@@ -18,6 +18,7 @@ Removed are:
 import json
 import re
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -37,6 +38,7 @@ from arkrelay.mail.header import (
 from arkrelay.mail.strip import signed_by
 from arkrelay.mail.trace import render_date, render_received
 from arkrelay.model.address import Address
+from arkrelay.model.record import record
 
 __all__ = ["Intake", "IntakeOptions", "prepare", "render_date", "render_received"]
 
@@ -53,7 +55,7 @@ _TRACK_LINKS = {name.lower(): name for name in ("None", "HtmlAndText", "HtmlOnly
 _RESENT_AUTHORS = frozenset({b"resent-from", b"resent-sender"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class IntakeOptions:
     """What ``prepare`` needs to know besides the message; one object serves many messages of a tenant in a second.
 
@@ -64,7 +66,7 @@ class IntakeOptions:
     now: float  # Unix seconds, for a missing Date
     hostname: str
     own_message_id: Callable[[], str]
-    tenant_domains: frozenset[str] = frozenset()  # A-labels, lower case
+    tenant_domains: AbstractSet[str] = frozenset()  # A-labels, lower case
     tag_headers: tuple[str, ...] = ("X-Ark-Tag", "X-PM-Tag")
     metadata_headers: tuple[str, ...] = ("X-Ark-Metadata-", "X-PM-Metadata-")  # prefixes
 

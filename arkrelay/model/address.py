@@ -12,9 +12,10 @@ full-width letters, the ideographic dot, a soft hyphen or a joiner either map to
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 import idna
+
+from arkrelay.model.record import record
 
 LOCAL_OCTETS = 64  # RFC 5321 §4.5.3.1.1
 DOMAIN_OCTETS = 253  # RFC 1035 §2.3.4: 255 octets in DNS form, which is 253 characters of text
@@ -41,7 +42,7 @@ class AddressError(ValueError):
     """The text is not an address that we take; the message says why and never repeats the text."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Address:
     """One mailbox as it goes on the wire: ``local`` quoted only if it must be, ``domain`` in lower-case A-labels.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from arkrelay.model.peertls import TlsPolicy
+from arkrelay.model.record import record
 from arkrelay.model.reply import Failure, Reply
 
 
@@ -80,7 +81,7 @@ class TlsInfo:
     verified: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Attempt:
     """One try at one recipient at one peer; ``result`` is data, whatever happened.
 

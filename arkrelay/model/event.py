@@ -1,9 +1,11 @@
 """A fact about a recipient, a domain or the relay itself, as the append-only event log keeps it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
+
+from arkrelay.model.record import record
 
 
 class EventKind(StrEnum):
@@ -37,7 +39,7 @@ class EventKind(StrEnum):
     CREDENTIAL_RELEASED = "CredentialReleased"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Event:
     """One row of the log; ``data`` is JSON: strings, numbers, booleans, null, and lists and maps of these."""
 

@@ -1,11 +1,12 @@
 """What a submitter hands us, and what we keep of it: submissions, messages, recipients, envelopes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from arkrelay.model.address import Address
 from arkrelay.model.attempt import BounceClass
+from arkrelay.model.record import record
 
 
 class Door(StrEnum):
@@ -44,7 +45,7 @@ class HoldReason(StrEnum):
     POISON = "internal_error"  # our own surprise, again and again: a person must look
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RecipientRequest:
     """One RCPT as the submitter gave it, with its DSN parameters (RFC 3461 §4)."""
 
@@ -53,7 +54,7 @@ class RecipientRequest:
     orcpt: str | None = None  # xtext as received, case kept
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Submission:
     """A message handed to us by an authenticated client, before anything was decided about it.
 
@@ -85,7 +86,7 @@ class Submission:
     unsubscribe: str | None = None  # likewise: the stream of one-click unsubscribe
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Message:
     """One accepted submission, without its content: what every recipient of it shares."""
 
@@ -118,7 +119,7 @@ class Message:
         return not self.test and self.door is not Door.DSN
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Recipient:
     """One address of one message: what we queue, retry and report; REST calls it an email."""
 
@@ -140,7 +141,7 @@ class Recipient:
     delay_at: float | None = None  # when a delay notice is due; None: nobody asked, or it was sent
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Accepted:
     """A submission that is on disk: the public ids in the order of its recipients."""
 
@@ -151,7 +152,7 @@ class Accepted:
     sandbox: bool = False  # from the sandbox domain (Ark contract §16)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Envelope:
     """The addresses of one SMTP transaction (RFC 5321 §2.3.1), as they go on the wire, without angle brackets."""
 

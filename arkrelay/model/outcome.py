@@ -1,14 +1,13 @@
 """What an attempt, an operator or the passing of time means for one recipient: the unit that ``settle`` writes."""
 
-from dataclasses import dataclass
-
 from arkrelay.model.attempt import Attempt, BounceClass
 from arkrelay.model.event import Event
 from arkrelay.model.message import HoldReason, Recipient, Status
+from arkrelay.model.record import record
 from arkrelay.model.suppression import Suppress
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Outcome:
     """The new state of ``recipient``, and everything that is written with it in one transaction.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from arkrelay.model.peertls import TlsPolicy, TlsResult
+from arkrelay.model.record import record
 
 
 class Stage(StrEnum):
@@ -45,7 +46,7 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"  # a surprise of ours; never the message's fault
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reply:
     """One complete SMTP reply (RFC 5321 §4.2): ``text`` is valid Unicode, without control characters, cut to 500."""
 

@@ -2,12 +2,13 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from arkrelay.model.address import address_key
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Accepted, HoldReason, Message, Recipient, Status
 from arkrelay.model.receipt import Receipt
+from arkrelay.model.record import record
 from arkrelay.policy.admit import Hold
 from arkrelay.policy.describe import suppressed as describe_suppressed
 from arkrelay.relay.firsttime import hold_new
@@ -17,7 +18,7 @@ from arkrelay.store.engagement import LinkSet
 from arkrelay.store.suppressions import ByStream, among, reason_for
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Draft:
     """A message with its recipients as they will be inserted, and its content."""
 
@@ -32,7 +33,7 @@ class Draft:
     sandbox: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Write:
     """What one submitter waits for: all of it is on disk, or nothing."""
 

@@ -6,10 +6,10 @@ the step itself. What several submitters wait for therefore goes in together, ta
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Message, Recipient, Status
+from arkrelay.model.record import record
 from arkrelay.store.engagement import LinkSet, insert_links
 from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
@@ -23,7 +23,7 @@ _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 _ONCE_AN_HOUR = frozenset({EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Insertion:
     """A message as it will be kept, with its recipients and what is to be said about it.
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from arkrelay.model.message import Envelope
+from arkrelay.model.record import record
 from arkrelay.model.reply import Failure, FailureKind, Stage
 from arkrelay.wire.replies import clean
 
@@ -65,7 +66,7 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Prepared:
     """Content as it goes on the wire, with dots stuffed and the final dot: made once, sent to many."""
 

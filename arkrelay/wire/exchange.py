@@ -3,16 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
 from arkrelay.model.message import Envelope
+from arkrelay.model.record import record
 from arkrelay.model.reply import Failure, Reply, Stage
 from arkrelay.wire.commands import Prepared
 from arkrelay.wire.transcript import Entry
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Transaction:
     """How one MAIL…DATA came out.
 
