@@ -7,7 +7,7 @@ once the write has committed the message cannot be lost, whatever happens to the
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import structlog
 
@@ -26,6 +26,7 @@ from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import bodies
 from arkrelay.store.accept import Insertion
 from arkrelay.store.database import Store
+from arkrelay.store.jobs import Failed
 from arkrelay.store.lists import set_last_used
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class Submitter:
         self._queue = queue
         self._upkeep = upkeep
         self._metrics = metrics
+        self._accepted_by = cache(metrics.accepted.labels)
         self._leaks = leaks
         self._insert = partial(insert, epoch=store.epoch)  # one object, by which the writer knows what goes together
         self.stopping = False
@@ -138,7 +140,7 @@ class Submitter:
     async def _keep(
         self, submitted: Sequence[Sequence[Draft]], receipt: Callable[[Sequence[Accepted]], Receipt] | None
     ) -> Sequence[Accepted]:
-        """Write the messages and hand them over; nothing may be cancelled in between, so the write is shielded."""
+        """Write the messages and hand them over; a submitter that goes away meanwhile changes nothing about that."""
         drafts = [draft for some in submitted for draft in some]
         try:
             accepted = [accepted_of(some) for some in submitted]
@@ -164,16 +166,28 @@ class Submitter:
             )
             for draft, in_hand in zip(drafts, leased, strict=True)
         )
-        write = self._store.begin_together(self._insert, Write(insertions, made))
-        write.add_done_callback(lambda done: self._written(done, drafts, leased))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def written(kept: Sequence[Sequence[Recipient]] | Failed) -> None:
+            try:
+                self._written(kept, drafts, leased)
+            finally:
+                if waiter.done():  # its submitter went away
+                    pass
+                elif isinstance(kept, Failed):
+                    waiter.set_exception(kept.error)
+                else:
+                    waiter.set_result(None)
+
+        self._store.write_together(self._insert, Write(insertions, made), written)
         for draft in drafts:
             self._note_use(draft.message)
         began = time.perf_counter()
-        await asyncio.shield(write)
+        await waiter
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
         for draft in drafts:
             message = draft.message
-            self._metrics.accepted.labels(message.door).inc(len(draft.recipients))
+            self._accepted_by(message.door).inc(len(draft.recipients))
             log.info(
                 "message_accepted",
                 id=draft.recipients[0].token,
@@ -193,23 +207,21 @@ class Submitter:
         return draft.held is None and self._queue.reserve(destinations, draft.message.tenant_id, len(draft.content))
 
     def _written(
-        self, done: "asyncio.Future[Sequence[Sequence[Recipient]]]", drafts: Sequence[Draft], leased: Sequence[bool]
+        self, kept: Sequence[Sequence[Recipient]] | Failed, drafts: Sequence[Draft], leased: Sequence[bool]
     ) -> None:
         """Hand over what was committed, whether or not its submitter still waits; undo what was not."""
-        failed = done.cancelled() or done.exception() is not None
-        if failed:
+        if isinstance(kept, Failed):
             self._drafts.uncount(drafts)
         for index, draft in enumerate(drafts):
             size = len(draft.content)
-            if failed:
+            if isinstance(kept, Failed):
                 if leased[index]:
                     self._queue.unreserve(len(draft.recipients), size)
                 if bodies.is_large(size):
                     self._store.remove_large(draft.message.id)
                 continue
-            kept = done.result()[index]
-            waiting = [recipient for recipient in kept if recipient.due_at is not None]
-            if draft.new_daily and any(one.hold_reason is HoldReason.NEW_RECIPIENTS for one in kept):
+            waiting = [recipient for recipient in kept[index] if recipient.due_at is not None]
+            if draft.new_daily and any(one.hold_reason is HoldReason.NEW_RECIPIENTS for one in kept[index]):
                 self._leaks.over_budget(draft.message)
             if leased[index]:
                 self._queue.hand_over(waiting, draft.content, len(draft.recipients))

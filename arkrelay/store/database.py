@@ -16,7 +16,7 @@ from arkrelay.store import bodies, place, queue, schema
 from arkrelay.store.checkpoint import Checkpointer
 from arkrelay.store.connection import Connection, connect, connect_writer
 from arkrelay.store.ids import Ids, Tokens
-from arkrelay.store.jobs import Done, Waiting
+from arkrelay.store.jobs import Failed, Waiting
 from arkrelay.store.reader import Readers
 from arkrelay.store.writer import Writer
 
@@ -108,30 +108,31 @@ class Store:
         written; an ``essential`` job waits instead until it can be written or the store is closed.
         Cancelling the caller does not recall the job.
         """
-        return await self.begin(job, essential=essential)
-
-    def begin(self, job: Callable[[Connection], T], *, essential: bool = False) -> asyncio.Future[T]:
-        """Start a ``write`` and return its future, for a caller that must see the end even if it is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._writer.submit(Waiting(job, loop, future, essential=essential))
-        return future
+        return await future
 
-    def begin_together(
-        self, job: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item
-    ) -> asyncio.Future[T]:
-        """Start a ``write`` whose job does several items with few statements, and return the future of this one.
+    def write_together(
+        self,
+        job: Callable[[Connection, Sequence[Item]], Sequence[T]],
+        item: Item,
+        done: Callable[[T | Failed], None],
+    ) -> None:
+        """Start a ``write`` whose job does several items with few statements.
 
-        ``job`` is called with the items of its neighbours in line, and returns a result for each. When it raises,
-        each item is tried alone.
+        ``job`` is called with the items of all that wait with the same job, before other jobs of their batch: what it
+        writes must be new. It returns a result for each; when it raises, each item is tried alone. ``done`` is called
+        on this event loop with the result of this one when it is on disk, or with ``Failed``.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._writer.submit(Waiting(job, loop, future, essential=False, item=item))
-        return future
+        self._writer.submit(Waiting(job, asyncio.get_running_loop(), done, essential=False, item=item))
 
     def write_later(
-        self, job: Callable[[Connection], object], done: Done | None = None, *, essential: bool = True
+        self,
+        job: Callable[[Connection], object],
+        done: Callable[[Exception | None], None] | None = None,
+        *,
+        essential: bool = True,
     ) -> None:
         """Run ``job`` with the next batch, at the latest after 50 ms; it counts as essential unless told otherwise.
 
@@ -142,7 +143,8 @@ class Store:
             loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
-        self._writer.submit_later(Waiting(job, loop, done, essential=essential))
+        told = None if done is None else lambda result: done(result.error if type(result) is Failed else None)
+        self._writer.submit_later(Waiting(job, loop, told, essential=essential))
 
     def add(self, counter: tuple[str | int, ...], n: int) -> None:
         """Count, from within a job, in its transaction; see ``usage``."""

@@ -76,9 +76,9 @@ def insert_events(db: sqlite3.Connection, events: Sequence[Event]) -> None:
     insert_rows(db, _INSERT_EVENT, [event_row(event) for event in events])
 
 
-def insert_attempts(db: sqlite3.Connection, rows: Sequence[AttemptRow]) -> None:
-    """Record attempts, each a row of ``attempt_row``."""
-    insert_rows(db, _INSERT_ATTEMPT, rows)
+def insert_attempts(db: sqlite3.Connection, rows: Sequence[AttemptRow]) -> int | None:
+    """Record attempts, each a row of ``attempt_row``; return the number of the last one."""
+    return insert_rows(db, _INSERT_ATTEMPT, rows)
 
 
 def attempt_row(

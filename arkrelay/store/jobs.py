@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -14,15 +12,14 @@ from arkrelay.store.connection import Connection
 log = structlog.get_logger()
 
 Job = Callable[..., Any]  # of a connection, or of a connection and a list of items
-_JOB = attrgetter("job")
-Done = Callable[[Exception | None], None]
+Done = Callable[[Any], None]  # of what the job returned, or of ``Failed``
 
 
 class Waiting:
     """One job with the place where its result goes: a future of ``loop``, a callback, or nowhere.
 
-    With an ``item``, the job is called with the items of all its neighbours in line that have the same job, and
-    returns a result for each.
+    With an ``item``, the job is called with the items of all in the batch that have the same job, and returns a
+    result for each.
     """
 
     __slots__ = ("essential", "item", "job", "loop", "settle")
@@ -44,14 +41,22 @@ class Waiting:
 
 
 def run(db: Connection, batch: list[Waiting]) -> list[Any]:
-    """Return the results of the batch, in its order."""
-    results: list[Any] = []
-    for job, group in groupby(batch, _JOB):
-        some = list(group)
-        if some[0].item is None:
-            results += [job(db) for _ in some]
-        else:
-            results += job(db, [waiting.item for waiting in some])
+    """Return the results of the batch, in its order.
+
+    Jobs with items go first, those of one job together: what they write is new, and nobody knows of it before the
+    commit, so their place among the others means nothing.
+    """
+    results: list[Any] = [None] * len(batch)
+    together: dict[Job, list[int]] = {}
+    for place, waiting in enumerate(batch):
+        if waiting.item is not None:
+            together.setdefault(waiting.job, []).append(place)
+    for job, places in together.items():
+        for place, result in zip(places, job(db, [batch[one].item for one in places]), strict=True):
+            results[place] = result
+    for place, waiting in enumerate(batch):
+        if waiting.item is None:
+            results[place] = waiting.job(db)
     return results
 
 
@@ -82,16 +87,15 @@ def settle(batch: list[Waiting], results: list[Any]) -> None:
 
 def _deliver(settled: list[tuple[Any, Any]]) -> None:
     for settle, result in settled:
-        failed = result.error if type(result) is Failed else None
         if isinstance(settle, asyncio.Future):
             if settle.done():  # its coroutine was cancelled
                 continue
-            if failed is None:
-                settle.set_result(result)
+            if type(result) is Failed:
+                settle.set_exception(result.error)
             else:
-                settle.set_exception(failed)
+                settle.set_result(result)
         else:
             try:
-                settle(failed)
+                settle(result)
             except Exception:
                 log.exception("write_callback_failed")

@@ -7,6 +7,7 @@ of due rows does not have it. An epoch is never used again, so a lease of anothe
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from arkrelay.model.address import address_key
 from arkrelay.model.errors import NotFound
@@ -18,16 +19,14 @@ from arkrelay.store import find, suppressions, tally, transcripts
 from arkrelay.store.connection import text
 from arkrelay.store.history import AttemptRow, attempt_row, insert_attempts, insert_events
 from arkrelay.store.journal import Phase
-from arkrelay.store.rows import BOTH, recipients_of
+from arkrelay.store.rows import BOTH, ROWS_AT_ONCE, recipients_of
 from arkrelay.store.usage import TOTAL, count_change
 
 _SELECT = f"SELECT {BOTH} FROM recipients r JOIN messages m ON m.id = r.message_id"  # noqa: S608 -- our own columns
 _SELECT_LEASED = _SELECT.replace("recipients r", "recipients r INDEXED BY recipients_leased")
 _STATE = "SELECT status FROM recipients WHERE id = ?"  # primary key
-_SETTLE = (
-    "UPDATE recipients SET status = ?, attempts = ?, due_at = ?, lease = 0, changed_at = ?, reason = ?,"
-    " hold_reason = ?, bounce_class = ?, uncertain = ? WHERE id = ?"  # primary key
-)
+# what an outcome changes of a row, besides the lease
+_SETTLED = ("status", "attempts", "due_at", "changed_at", "reason", "hold_reason", "bounce_class", "uncertain")
 _MOVE = "UPDATE recipients SET destination = ? WHERE id = ?"  # primary key
 _UNSENT = sorted(QUEUED | {Status.HELD})
 _MARKS = ", ".join("?" * len(_UNSENT))
@@ -145,10 +144,9 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     attempts: list[AttemptRow] = []
     said: list[str] = []
     events: list[Event] = []
-    for outcome in outcomes:
+    known = _settle_all(db, outcomes)
+    for outcome in known:
         recipient, status = outcome.recipient, outcome.status
-        if not _settle(db, outcome):
-            continue
         attempt = outcome.attempt
         if attempt is not None or outcome.details:
             attempts.append(
@@ -159,41 +157,95 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
         events += outcome.events
         if outcome.suppress is not None or outcome.unsuppress:
             events += _change_suppression(db, outcome)
-    insert_attempts(db, attempts)
-    if attempts:
-        transcripts.insert(db, said, outcomes[-1].at)
+    newest = insert_attempts(db, attempts)
+    if newest is not None:
+        transcripts.insert(db, said, newest, outcomes[-1].at)
     insert_events(db, events)
+
+
+def _settle_all(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Give the rows their new states, and return the outcomes whose row is there.
+
+    Nearly always all rows are as their recipients were read, and one step does for many (see ``insert_rows``).
+    """
+    if len({one.recipient.id for one in outcomes}) < len(outcomes):
+        return [one for one in outcomes if _settle(db, one)]  # in their order
+    known: list[Outcome] = []
+    for start in range(0, len(outcomes), ROWS_AT_ONCE):
+        some = outcomes[start : start + ROWS_AT_ONCE]
+        if not _as_read(db, some):
+            known += [one for one in some if _settle(db, one)]
+            continue
+        db.execute(_settle_many(len(some)), [value for one in some for value in _values(one)])
+        for one in some:
+            _count(db, one, one.recipient.status.value)
+        known += some
+    return known
+
+
+def _as_read(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> bool:
+    """Return whether each row has the state with which its recipient was read, and what is to be changed is usual."""
+    if any(one.destination is not None or one.recipient.status is Status.SENT for one in outcomes):
+        return False
+    states = [value for one in outcomes for value in (one.recipient.id, one.recipient.status.value)]
+    return db.execute(_other_than(len(outcomes)), states).fetchone() is None
+
+
+@cache
+def _other_than(n: int) -> str:
+    """Return a query for rows, of ``n`` with their states, that are not there or have another."""
+    rows = ", ".join(["(?, ?)"] * n)
+    return (
+        f"SELECT 1 FROM (VALUES {rows}) AS v LEFT JOIN recipients r ON r.id = v.column1"  # noqa: S608 -- marks only
+        " WHERE r.status IS NOT v.column2"
+    )
+
+
+@cache
+def _settle_many(n: int) -> str:
+    """Return the UPDATE of ``n`` rows, each with its own values."""
+    row = f"({', '.join('?' * len(_SETTLED))}, ?)"
+    changes = ", ".join(f"{name} = v.column{at}" for at, name in enumerate(_SETTLED, 1))
+    return (
+        f"UPDATE recipients SET lease = 0, {changes} FROM (VALUES {', '.join([row] * n)}) AS v"  # noqa: S608 -- our own columns
+        f" WHERE id = v.column{len(_SETTLED) + 1}"
+    )
 
 
 def _settle(db: sqlite3.Connection, outcome: Outcome) -> bool:
     """Give the row its new state, if it may have it; False: there is no such row."""
     recipient, status = outcome.recipient, outcome.status
-    before = recipient.status.value
     if outcome.destination is not None:
         db.execute(_MOVE, (text(outcome.destination), recipient.id))
-    values = (
-        status.value,
+    found = db.execute(_STATE, (recipient.id,)).fetchone()
+    if found is None:
+        return False
+    before = str(found[0])
+    if before == "sent" and status is not Status.SENT and status is not Status.BOUNCED:
+        return True  # late
+    db.execute(_settle_many(1), _values(outcome))
+    _count(db, outcome, before)
+    return True
+
+
+def _count(db: sqlite3.Connection, outcome: Outcome, before: str) -> None:
+    if before != outcome.status.value:
+        count_change(db, outcome.recipient.message, before, outcome.status.value)
+
+
+def _values(outcome: Outcome) -> tuple[object, ...]:
+    """Return the values of ``_SETTLED``, and which row gets them."""
+    return (
+        outcome.status.value,
         outcome.attempts,
-        outcome.due_at if status in QUEUED else None,
+        outcome.due_at if outcome.status in QUEUED else None,
         outcome.at,
         text(outcome.reason),
         outcome.hold_reason and outcome.hold_reason.value,
         outcome.bounce_class and outcome.bounce_class.value,
         outcome.uncertain,
-        recipient.id,
+        outcome.recipient.id,
     )
-    # nearly always the row is as its recipient was read, and one statement does
-    if before == "sent" or not db.execute(_SETTLE + " AND status = ?", (*values, before)).rowcount:
-        found = db.execute(_STATE, (recipient.id,)).fetchone()
-        if found is None:
-            return False
-        before = str(found[0])
-        if before == "sent" and status is not Status.SENT and status is not Status.BOUNCED:
-            return True  # late
-        db.execute(_SETTLE, values)
-    if before != status.value:
-        count_change(db, recipient.message, before, status.value)
-    return True
 
 
 def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> tuple[Event, ...]:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from arkrelay.model.address import address_key
@@ -29,12 +30,24 @@ ROWS_AT_ONCE = 16  # in one INSERT; SQLite allowed 999 parameters at its stricte
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
-def insert_rows(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows, many with one step: each step of SQLite gives the GIL away and has to win it back."""
-    head, _, marks = statement.partition(" VALUES ")
+def insert_rows(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int | None:
+    """Insert rows, many with one step: each step of SQLite gives the GIL away and has to win it back.
+
+    Returns the number (rowid) of the last row; those of one step are consecutive.
+    """
+    last = None
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]
-        db.execute(f"{head} VALUES {', '.join([marks] * len(some))}", [value for row in some for value in row])
+        last = db.execute(_of_many(statement, len(some)), [value for row in some for value in row]).lastrowid
+    return last
+
+
+@cache
+def _of_many(statement: str, n: int) -> str:
+    """Return an INSERT of one row as one of ``n``."""
+    head, _, tail = statement.partition(" VALUES ")
+    marks, close, tail = tail.partition(")")
+    return f"{head} VALUES {', '.join([marks + close] * n)}{tail}"
 
 
 def message_row(message: Message, *, large: bool) -> tuple[object, ...]:

@@ -9,12 +9,11 @@ from arkrelay.store.rows import insert_rows
 _INSERT = "INSERT INTO transcripts (attempt_id, at, said) VALUES (?, ?, ?)"
 
 
-def insert(db: sqlite3.Connection, said: Sequence[str], at: float) -> None:
-    """Keep the conversations of the attempts that were inserted last, in their order; an empty one is not kept."""
-    if not any(said):
-        return
-    # primary key of attempts; rows of one transaction have consecutive numbers (SQLite: the highest and one more)
-    (newest,) = db.execute("SELECT max(id) FROM attempts").fetchone()
+def insert(db: sqlite3.Connection, said: Sequence[str], newest: int, at: float) -> None:
+    """Keep the conversations of attempts, ``newest`` the number of the last one; an empty one is not kept.
+
+    Rows of one transaction have consecutive numbers (SQLite: the highest and one more).
+    """
     first = newest - len(said) + 1
     insert_rows(db, _INSERT, [(first + n, at, text(one)) for n, one in enumerate(said) if one])
 

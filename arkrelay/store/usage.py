@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from arkrelay.model.message import Message, Status
 from arkrelay.store.connection import Connection, Counter
+from arkrelay.store.rows import insert_rows
 
 TOTAL = "total"  # recipients per tenant and status, start 0
 GRANTED = "granted"  # recipients that were not held at once, per tenant and hour: they use up send limits
@@ -67,7 +68,7 @@ def flush(db: Connection) -> None:
     if db.counters:
         rows = [(*_four(counter), n) for counter, n in db.counters.items() if n]
         db.counters.clear()
-        db.executemany(_ADD, rows)
+        insert_rows(db, _ADD, rows)
 
 
 def _four(counter: Counter) -> Counter:

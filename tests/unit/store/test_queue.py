@@ -4,6 +4,8 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from unit.store.build import NOW, accept, accepted, attempt, count, load, message, outcome, recipient, settle
@@ -143,6 +145,44 @@ async def test_an_outcome_for_a_recipient_that_is_gone_is_passed_over(store: Sto
     gone = replace(one, id=9999)
     await store.write(lambda db: queue.apply(db, [outcome(gone), outcome(other)]))
     assert (await load(store, other)).status is Status.SENT
+
+
+async def _settled(directory: Path, *, at_once: bool) -> dict[str, list[tuple[object, ...]]]:
+    """Return what outcomes of every sort leave in the tables, but for public ids."""
+    store = Store.open(directory)
+    try:
+        ones = [await accept(store, f"to{n}@dest.test", leased=True) for n in range(20)]
+        await settle(store, ones[3])
+        await settle(store, ones[4], Status.SOFTFAIL, due_at=NOW + 1)
+        outcomes = [
+            *(outcome(one) for one in ones[:3]),
+            outcome(ones[3], Status.HARDFAIL),  # late: it has arrived
+            outcome(await load(store, ones[4]), Status.SOFTFAIL, due_at=NOW + 9),
+            replace(outcome(ones[5], Status.SOFTFAIL, due_at=NOW + 9), destination="other.test"),
+            outcome(replace(ones[6], id=9999)),  # gone
+            *(outcome(one, Status.HARDFAIL) for one in ones[7:]),
+        ]
+        for some in [outcomes] if at_once else [[one] for one in outcomes]:
+            await store.write(partial(queue.apply, outcomes=some))
+        bounced = [outcome(await load(store, ones[0]), Status.BOUNCED, attempt=None)]
+        twice = [outcome(ones[6], Status.SOFTFAIL, due_at=NOW + 1), outcome(ones[6])]
+        for some in [[*bounced, *twice]] if at_once else [bounced, twice[:1], twice[1:]]:
+            await store.write(partial(queue.apply, outcomes=some))
+        rows: dict[str, list[tuple[object, ...]]] = {}
+        for name in ("recipients", "attempts", "events", "counters"):
+            query = f"SELECT * FROM {name}"
+            rows[name] = await store.read(lambda db, query=query: db.execute(query).fetchall())  # type: ignore[misc]
+    finally:
+        store.close()
+    rows["recipients"] = [row[:4] + row[5:] for row in rows["recipients"]]
+    return rows
+
+
+async def test_many_outcomes_at_once_leave_what_they_leave_one_by_one(tmp_path: Path) -> None:
+    at_once = await _settled(tmp_path / "at-once", at_once=True)
+    assert at_once == await _settled(tmp_path / "one-by-one", at_once=False)
+    statuses = [row[8] for row in at_once["recipients"]]
+    assert statuses == ["bounced", "sent", "sent", "sent", "softfail", "softfail", "sent", *["hardfail"] * 13]
 
 
 @pytest.mark.parametrize("hostile", ["\udcff\udcfe", "a\x00b", "\U0001f600", "\ud83d", "x" * 100_000])

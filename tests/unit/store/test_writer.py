@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from arkrelay.model.message import Status
 from arkrelay.store import lists, place, queue, usage, writer
 from arkrelay.store.connection import Connection, connect
 from arkrelay.store.database import Store
+from arkrelay.store.jobs import Failed
 
 FULL_BYTES = 64 * 1024 * 1024
 
@@ -51,6 +52,32 @@ async def test_jobs_that_wait_share_one_transaction(store: Store) -> None:
     opened.set()
     assert await asyncio.gather(*writes) == list(range(50))
     assert store._writer.batches == before + 2  # the gate's own, and one for all of them
+
+
+async def test_items_of_one_job_are_done_together_and_each_gets_its_result(store: Store) -> None:
+    opened = await gate(store)
+    calls: list[list[int]] = []
+    told: dict[int, object] = {}
+
+    def job(db: Connection, items: Sequence[int]) -> list[int]:
+        calls.append(list(items))
+        for n in items:
+            if n == 3:
+                raise Conflict("not this one")
+            lists.set_note(db, f"n{n}", "x")
+        return [n * n for n in items]
+
+    for n in range(5):
+        store.write_together(job, n, partial(told.__setitem__, n))
+        store.write_later(lambda db: lists.set_note(db, "between", "x"))
+    opened.set()
+    await asyncio.to_thread(until, lambda: len(told) == 5)
+    assert calls == [[0, 1, 2, 3, 4], [0], [1], [2], [3], [4]]
+    refused = told.pop(3)
+    assert isinstance(refused, Failed)
+    assert isinstance(refused.error, Conflict)
+    assert told == {0: 0, 1: 1, 2: 4, 4: 16}
+    assert await store.read(lambda db: [lists.get_note(db, f"n{n}") for n in range(5)]) == ["x", "x", "x", None, "x"]
 
 
 async def test_a_failing_job_is_undone_alone(store: Store) -> None:
