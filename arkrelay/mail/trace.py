@@ -1,7 +1,9 @@
 """Our trace field (RFC 5321 §4.4), which tells the world which host took the message, and nothing of its client."""
 
+import math
 import re
 import time
+from functools import lru_cache
 
 from arkrelay.model.address import AddressError, parse_domain
 
@@ -13,6 +15,11 @@ _PATH = re.compile(r"[^\s<>\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,320}")
 
 def render_date(at: float) -> str:
     """Return the date-time of RFC 5322 §3.3 in UTC, in English whatever the locale says."""
+    return _render_second(math.floor(at))
+
+
+@lru_cache(maxsize=8)  # the messages of one second share it
+def _render_second(at: int) -> str:
     moment = time.gmtime(at)
     return (
         f"{_DAYS[moment.tm_wday]}, {moment.tm_mday} {_MONTHS[moment.tm_mon - 1]} {moment.tm_year:04}"

@@ -203,10 +203,15 @@ class Tenant:
     track_domains: tuple[TrackDomain, ...] = setting("Open and click tracking.", Kind.TABLES, ())
     created_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
     updated_at: str = setting("ISO 8601, written by REST and the CLI.", Kind.STRING, "")
+    # not a key: the domains by name, for each message asks for some
+    by_name: Mapping[str, Domain] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {domain.name: domain for domain in reversed(self.domains)})
 
     def domain(self, name: str) -> Domain | None:
         """Return the sender domain with exactly this name (A-labels, lower case)."""
-        return next((domain for domain in self.domains if domain.name == name), None)
+        return self.by_name.get(name)
 
     def credential(self, name: str) -> Credential | None:
         """Return the credential of this name."""

@@ -23,7 +23,10 @@ class Providers:
         self._delivery = delivery
         named = {one.name for one in own}
         self.all: tuple[Provider, ...] = (*own, *(one for one in shipped() if one.name not in named))
-        self._by_name = {one.name: one for one in self.all}
+        self._capacities = {
+            one.name: Capacity(one.connections, one.messages_per_connection, one.messages_per_second, one.idle_s)
+            for one in self.all
+        }
         self._smarthost, self._site = self._plain(0.0), self._plain(delivery.messages_per_second)
 
     def site_of(self, hosts: Sequence[MxHost]) -> str:
@@ -35,12 +38,9 @@ class Providers:
     def capacity(self, lane: str) -> Capacity:
         """Return what a site takes from one address, by a lane's name, when all is well; 0 is no limit."""
         site = site_of_lane(lane)
-        provider = self._by_name.get(site)
-        if provider is None:
-            return self._smarthost if ":" in site else self._site  # host:port is a smarthost
-        return Capacity(
-            provider.connections, provider.messages_per_connection, provider.messages_per_second, provider.idle_s
-        )
+        if (found := self._capacities.get(site)) is not None:
+            return found
+        return self._smarthost if ":" in site else self._site  # host:port is a smarthost
 
     def _plain(self, rate: float) -> Capacity:
         delivery = self._delivery

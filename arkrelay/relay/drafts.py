@@ -5,10 +5,10 @@ are made at the same time do not share one place, and given back by ``uncount`` 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -41,6 +41,18 @@ MAX_DIGITS = 9  # of X-Ark-Expires in seconds: 30 years
 INLINE_BYTES = 256_000  # larger messages are parsed in a thread: CPU work over ~1 ms leaves the event loop
 
 Numbered = tuple[int, str, RecipientRequest]  # a recipient's number and public id
+
+
+class _Facts(NamedTuple):
+    """What was found out of a submission before any of its messages is made."""
+
+    submission: Submission
+    intake: Intake
+    snapshot: Snapshot
+    tenant: Tenant
+    held: policy.Hold | None
+    bulk: bool
+    sandboxed: bool
 
 
 class Drafts:
@@ -104,19 +116,17 @@ class Drafts:
         bulk = policy.is_bulk(submission.priority or intake.priority, credential)
         counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
+        facts = _Facts(submission, intake, snapshot, tenant, held, bulk, sandboxed)
         try:
-            make = partial(self._draft, submission, intake, snapshot, tenant, held, bulk)
-            sign = partial(self._signed, submission, intake, snapshot, tenant)
             events = self._limit_events(tenant, submission, used, held)
             plan = self._personal.plan(submission, intake, tenant, snapshot)
             numbered = self._numbered(submission)
             if plan is not None:
                 copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
                 if copies is not None:
-                    drafts = await self._copies(copies, numbered, sign, make, events, counted)
-                    return (replace(drafts[0], sandbox=sandboxed), *drafts[1:])
-            draft = make(numbered, await sign(numbered, intake.content), events, counted)
-            return (replace(draft, sandbox=True) if sandboxed else draft,)
+                    return await self._copies(facts, copies, numbered, events, counted)
+            content = await self._signed(facts, numbered, intake.content)
+            return (self._draft(facts, numbered, content, events, counted),)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
@@ -172,32 +182,21 @@ class Drafts:
         ]
 
     async def _copies(
-        self,
-        copies: Copies,
-        numbered: Sequence[Numbered],
-        sign: Callable[[Sequence[Numbered], bytes], Awaitable[bytes]],
-        make: Callable[..., Draft],
-        events: tuple[Event, ...],
-        counted: int,
+        self, facts: "_Facts", copies: Copies, numbered: Sequence[Numbered], events: tuple[Event, ...], counted: int
     ) -> tuple[Draft, ...]:
         """Return one message for each recipient; what is said once of all of them is said with the first."""
-        signed = await asyncio.gather(*(sign([one], of) for one, of in zip(numbered, copies.contents, strict=True)))
+        signed = await asyncio.gather(
+            *(self._signed(facts, [one], of) for one, of in zip(numbered, copies.contents, strict=True))
+        )
         drafts = [
-            make([one], content, (), counted // len(numbered), copies.stream)
+            self._draft(facts, [one], content, (), counted // len(numbered), copies.stream)
             for one, content in zip(numbered, signed, strict=True)
         ]
         return (replace(drafts[0], events=events, links=copies.links), *drafts[1:])
 
-    async def _signed(
-        self,
-        submission: Submission,
-        intake: Intake,
-        snapshot: Snapshot,
-        tenant: Tenant,
-        numbered: Sequence[Numbered],
-        content: bytes,
-    ) -> bytes:
+    async def _signed(self, facts: "_Facts", numbered: Sequence[Numbered], content: bytes) -> bytes:
         """Return the message with its trace line, its signatures, and what they cover beside it."""
+        submission, intake, snapshot, tenant, *_ = facts
         at, token = submission.received_at, numbered[0][1]
         received = render_received(submission.helo, snapshot.settings.hostname, submission.protocol, token, at)
         owner = snapshot.owner_of(intake.author.domain)  # not the tenant: whose domain the sandbox is
@@ -229,7 +228,7 @@ class Drafts:
             submission.received_at,
             snapshot.settings.hostname,
             lambda: self._store.new_token(submission.received_at),
-            frozenset(domain.name for domain in tenant.domains),
+            tenant.by_name.keys(),
             smtp.tag_headers,
             smtp.metadata_headers,
         )
@@ -242,18 +241,14 @@ class Drafts:
 
     def _draft(
         self,
-        submission: Submission,
-        intake: Intake,
-        snapshot: Snapshot,
-        tenant: Tenant,
-        held: policy.Hold | None,
-        bulk: bool,  # noqa: FBT001 -- one of the facts that were found
+        facts: "_Facts",
         numbered: Sequence[Numbered],
         content: bytes,
         events: tuple[Event, ...],
         counted: int,
         stream: str | None = None,
     ) -> Draft:
+        submission, intake, snapshot, tenant, held, bulk, sandboxed = facts
         at = submission.received_at
         message = Message(
             self._store.new_message_id(),
@@ -314,7 +309,7 @@ class Drafts:
             for recipient_id, token, request in numbered
         )
         new_daily = tenant.limits.new_recipients_daily if message.counts else 0
-        return Draft(message, recipients, content, events, held, counted, new_daily)
+        return Draft(message, recipients, content, events, held, counted, new_daily, sandbox=sandboxed)
 
     def _limit_events(
         self, tenant: Tenant, submission: Submission, used: tuple[int, int], held: policy.Hold | None

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 
 import structlog
 
@@ -52,7 +53,7 @@ class Settler:
     ) -> None:
         self._store = store
         self._live = live
-        self._metrics = metrics
+        self._settled_as = cache(metrics.settled.labels)
         self._rules = rules
         self._notices = made
         self._bursts = bursts or Bursts()
@@ -116,7 +117,7 @@ class Settler:
         """Write ``outcome`` soon, with a log line; ``done`` is called when it is on disk."""
         log_outcome(outcome)
         self.on_settled(outcome)
-        self._metrics.settled.labels(outcome.status).inc()
+        self._settled_as(outcome.status).inc()
         action = self._notices.wanted(outcome)
         if action is None:
             self._wait(outcome, done, None)

@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from arkrelay.mail.dkim import Signer, sign
 
@@ -19,8 +19,7 @@ THREADS = 2
 BATCH = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):  # a third of the price of a frozen dataclass
     content: bytes
     signers: Sequence[Signer]
     at: float

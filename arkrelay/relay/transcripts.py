@@ -23,13 +23,9 @@ def of_transaction(session: Session, set_up: Sequence[Entry], earlier: int, tran
     """
     said, result = transaction.said, transaction.results[0]
     began = said[0][0] if said else time.perf_counter()
-    if set_up:
-        began = set_up[0][0]
-        rows = rows_of(set_up, began)
-    else:
+    before = set_up
+    if not set_up:
         age_s = began - session.opened
-        rows = [f"0*message {earlier + 1} on a connection to {session.host} that is {age_s:.1f} s old"]
-    rows += rows_of(said, began)
-    if isinstance(result, Failure):
-        rows += rows_of([(time.perf_counter(), str(result))], began)
-    return join(rows)
+        before = [(began, f"message {earlier + 1} on a connection to {session.host} that is {age_s:.1f} s old")]
+    after: list[Entry] = [(time.perf_counter(), str(result))] if isinstance(result, Failure) else []
+    return render([*before, *said, *after])

@@ -208,7 +208,7 @@ class Relay:
             return text.decode().rsplit(" ", 1)[1]
 
     async def logged(self, event: str, at_least: int = 1, timeout_s: float = 15.0) -> list[dict[str, Any]]:
-        """Return the log lines of this event once there are so many: a daemon gathers lines for 20 ms."""
+        """Return the log lines of this event once there are so many: a daemon gathers lines for 50 ms."""
         try:
             async with asyncio.timeout(timeout_s):
                 while len(found := self.lines(event)) < at_least:

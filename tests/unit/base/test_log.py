@@ -68,6 +68,19 @@ def test_a_line_is_one_json_object(stream: Written) -> None:
     assert row["timestamp"].endswith("Z")
 
 
+def test_a_line_of_every_level_has_the_same_form(stream: Written) -> None:
+    logs.setup("json")
+    log = structlog.get_logger()
+    for write in (log.info, log.warning):
+        write("hello", n=1, key=KEY, password="x", at=Path("/tmp"))
+        write("hello %s", "you")
+        write("hello", exc_info=ValueError(KEY))
+    found = [{**row, "timestamp": "", "level": ""} for row in rows(stream)]
+    assert found[:3] == found[3:]
+    assert [list(row) for row in found[:3]] == [list(row) for row in found[3:]]
+    assert KEY not in stream.getvalue()
+
+
 def test_what_json_does_not_know_becomes_text(stream: Written) -> None:
     logs.setup("json")
     structlog.get_logger().info("x", path=Path("/etc"), raw=b"\xff", kind=object)
