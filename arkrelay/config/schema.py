@@ -6,7 +6,6 @@ person sees the whole list.
 """
 
 import dataclasses
-import difflib
 import functools
 import re
 import typing
@@ -150,5 +149,7 @@ def _join(where: str, key: str) -> str:
 
 
 def _unknown(key: str, known: list[str]) -> str:
+    import difflib  # noqa: PLC0415 -- 18 ms of each start, and only a mistake wants it
+
     near = difflib.get_close_matches(key, known, n=1)
     return f'unknown key, did you mean "{near[0]}"?' if near else f"unknown key; known here: {', '.join(known)}"
