@@ -241,36 +241,81 @@ async def test_nginx_hands_on_requests_and_events_as_they_happen(tmp_path: Path,
 async def ask_through_nginx(relay: Relay, https: str, http: str) -> None:
     headers = {"Authorization": f"Bearer {KEY}", "Host": "relay.example.com"}
     async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=False)) as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientConnectorError):
-                answer = await session.get(f"{https}/healthz")
-                break
-            await asyncio.sleep(0.02)
-        assert answer.status == 200
+        await answers(session, f"{https}/healthz")
         assert (await session.get(f"{https}/metrics")).status == 403
-        async with session.get(f"{https}/v1/events?follow=true") as stream:
-            assert stream.status == 200, await stream.text()
-            await relay.send("ann@rcpt.test")
-            while b"data:" not in await stream.content.readline():
-                pass
+        await events_come_at_once(relay, session, https)
         headers = {"Host": "track.example.com"}
         moved = await session.get(f"{http}/x", headers=headers, allow_redirects=False)
         assert (moved.status, moved.headers["Location"]) == (301, "https://track.example.com/x")
 
 
-def test_caddy_understands_its_sample(need: Need, tmp_path: Path) -> None:
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    words: list[str | Path] = [
-        need("caddy"),
-        "adapt",
-        "--pretty",
-        "--adapter",
-        "caddyfile",
-        "--config",
-        ETC / "caddy/Caddyfile",
-    ]
-    hosts = re.findall(r'"(\w+\.example\.com)"', run(*words, env=environment))
-    assert set(hosts) == {"relay.example.com", "track.example.com"}
+async def answers(session: aiohttp.ClientSession, url: str, **how: Any) -> None:
+    """Ask until somebody listens, and assert that all is well."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientConnectorError):
+            answer = await session.get(url, **how)
+            break
+        await asyncio.sleep(0.02)
+    assert answer.status == 200, await answer.text()
+
+
+async def events_come_at_once(relay: Relay, session: aiohttp.ClientSession, base: str, **how: Any) -> None:
+    async with session.get(f"{base}/v1/events?follow=true", **how) as stream:
+        assert stream.status == 200, await stream.text()
+        await relay.send("ann@rcpt.test")
+        while b"data:" not in await stream.content.readline():
+            pass
+
+
+def caddy_settings(folder: Path, relay_port: int, https: int, http: int) -> Path:
+    """Write our sample for ports and a folder of this test; certificates come from an authority of Caddy's own."""
+    ours = ("admin off", "local_certs", "skip_install_trust", f"storage file_system {folder}")
+    own = "\n".join([*ours, f"https_port {https}", f"http_port {http}"])
+    config = folder / "Caddyfile"
+    config.write_text(f"{{\n{own}\n}}\n" + (ETC / "caddy/Caddyfile").read_text().replace("8025", str(relay_port)))
+    return config
+
+
+async def test_caddy_hands_on_requests_and_events_as_they_happen(tmp_path: Path, need: Need) -> None:
+    caddy, https, http = need("caddy"), closed_port(), closed_port()
+    platform = tmp_path / "platform.toml"
+    platform.write_text(f'[[keys]]\nname = "ops"\nsecret = "{KEY}"\n')
+    platform.chmod(0o600)
+    async with Relay(tmp_path) as relay:
+        config = caddy_settings(tmp_path, relay.port("http"), https, http)
+        with (tmp_path / "caddy.log").open("wb") as log:
+            running = await asyncio.create_subprocess_exec(
+                *(caddy, "run", "--adapter", "caddyfile", "--config", config),
+                stderr=log,
+                env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            )
+        try:
+            async with asyncio.timeout(30):
+                await ask_through_caddy(relay, tmp_path / "pki/authorities/local/root.crt", https, http)
+        finally:
+            running.kill()  # on SIGTERM it waits for the stream of events
+            await running.wait()
+
+
+async def ask_through_caddy(relay: Relay, authority: Path, https: int, http: int) -> None:
+    while not await asyncio.to_thread(authority.exists):
+        await asyncio.sleep(0.02)
+    base, names = f"https://127.0.0.1:{https}", ("relay.example.com", "track.example.com")
+    async with aiohttp.ClientSession() as session:
+        how: list[dict[str, Any]] = [
+            {
+                "headers": {"Authorization": f"Bearer {KEY}", "Host": name},
+                "server_hostname": name,
+                "ssl": ssl.create_default_context(cafile=str(authority)),
+            }
+            for name in names
+        ]
+        await answers(session, f"{base}/healthz", **how[0])
+        await answers(session, f"{base}/healthz", **how[1])
+        assert (await session.get(f"{base}/metrics", **how[0])).status == 404
+        await events_come_at_once(relay, session, base, **how[0])
+        moved = await session.get(f"http://127.0.0.1:{http}/x", headers={"Host": names[1]}, allow_redirects=False)
+        assert (moved.status, moved.headers["Location"]) == (308, f"https://{names[1]}/x")
 
 
 def test_apparmor_understands_the_profile(need: Need) -> None:

@@ -199,24 +199,3 @@ def test_man_renders_every_page_without_a_warning(need: Callable[[str], Path], u
     assert len(done.stdout) > 50_000
     settings = gzip.decompress((unpacked / "usr/share/man/man5/arkrelay.toml.5.gz").read_bytes()).decode()
     assert settings.count("\n") > len((ROOT / "etc/arkrelay.toml").read_text().splitlines())
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [("arkrelay qu", "queue"), ("arkrelay queue re", "release"), ("arkrelay queue list --dom", "--domain")],
-)
-def test_bash_is_offered_what_comes_next(
-    unpacked: Path, need: Callable[[str], Path], tmp_path: Path, typed: str, offered: str
-) -> None:
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "arkrelay"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m arkrelay "$@"\n')
-    program.chmod(0o755)
-    words = typed.split()
-    script = (
-        f"source {unpacked}/usr/share/bash-completion/completions/arkrelay; COMP_WORDS=({typed}); "
-        f'COMP_CWORD={len(words) - 1}; _arkrelay_completion arkrelay; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    )
-    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.defpath}"}
-    done = subprocess.run([need("bash"), "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert offered in done.stdout.split(), done.stderr
