@@ -3,12 +3,14 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from peers.office import Office, parse
+import pytest_asyncio
+from peers.office import Office, lines, parse
 from peers.readme import BLOCKS, README
+from peers.wordpress import OWNER, Programs, WordPress
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -29,17 +31,14 @@ class Letters < ActionMailer::Base
 end
 Letters.one.deliver_now
 """
-# WordPress calls who has added himself to phpmailer_init before each mail (wp_mail in wp-includes/pluggable.php)
-PHP = """<?php
+PHPMAILER = """<?php
 require '/usr/share/php/libphp-phpmailer/autoload.php';
-function add_action($name, $do) {{ if ($name === 'phpmailer_init') {{ $GLOBALS['init'] = $do; }} }}
-{settings}
 $mailer = new PHPMailer\\PHPMailer\\PHPMailer(true);
+{settings}
 $mailer->addAddress('{to}');
-$mailer->Subject = 'from wordpress';
+$mailer->Subject = 'from phpmailer';
 $mailer->Body = 'hi';
 $mailer->SMTPOptions = ['ssl' => ['cafile' => getenv('SSL_CERT_FILE')]];
-call_user_func_array($GLOBALS['init'], [&$mailer]);
 $mailer->send();
 """
 DJANGO = """
@@ -80,20 +79,20 @@ async def test_every_block_is_tried_and_every_app_is_there() -> None:
         assert app in README.partition("## Settings of apps")[2].partition("\n## ")[0], app
 
 
-@pytest.mark.parametrize("name", ["rails", "wordpress", "django", "nodemailer", "swaks"])
+@pytest.mark.parametrize("name", ["rails", "phpmailer", "django", "nodemailer", "swaks"])
 async def test_an_app_set_up_as_the_readme_says_sends(office: Office, need: Need, tmp_path: Path, name: str) -> None:
     to = office.recipient()
     environment = {"SSL_CERT_FILE": str(office.ca_file), "NODE_EXTRA_CA_CERTS": str(office.ca_file)}
     script = tmp_path / "script"
-    given = settings(name, office)
+    given = settings("wordpress" if name == "phpmailer" else name, office)  # the same names hold
     match name:
         case "rails":
             command: list[str | Path] = [need("ruby"), "-W0", script]
             script.write_text(RUBY.format(settings=given, to=to))
-        case "wordpress":
+        case "phpmailer":
             need(Path("/usr/share/php/libphp-phpmailer/autoload.php"))
             command = [need("php"), script]
-            script.write_text(PHP.format(settings=given.removeprefix("<?php"), to=to))
+            script.write_text(PHPMAILER.format(settings="\n".join(re.findall(r"\$mailer->.*", given)), to=to))
         case "django":
             command = [sys.executable, script]
             script.write_text(DJANGO.format(settings=given, to=to))
@@ -111,3 +110,65 @@ async def test_an_app_set_up_as_the_readme_says_sends(office: Office, need: Need
     assert ran.status == 0, ran.said
     received = await office.arrived(to)
     assert parse(received.content)["From"].addresses[0].domain == "sender.test"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(office: Office, need: Need) -> AsyncIterator[WordPress]:
+    """Give a WordPress with the README's settings; its host is not the domain that the relay lets us send from."""
+    programs = Programs(
+        need(Path("/usr/share/wordpress/wp-settings.php")).parent,
+        need("php"),
+        need("mariadbd"),
+        need("mariadb-install-db"),
+    )
+    async with WordPress(programs, office.ca_file, "blog.elsewhere.test") as opened:
+        opened.plugin.write_text(settings("wordpress", office))
+        await opened.install("My blog", "owner@rcpt.test")
+        yield opened
+
+
+async def test_wordpress_set_up_as_the_readme_says_sends_all_its_mail(office: Office, site: WordPress) -> None:
+    reader = office.recipient("reader")
+    form = "['From: Shop <shop@elsewhere.test>', 'Reply-To: bob@elsewhere.test']"
+    assert await site.call(f"return retrieve_password('{OWNER}');") is True
+    assert await site.call(f"return wp_mail('{reader}', 'Grüße', 'Hällo', {form});") is True
+    own = [parse(received.content) for received in await office.all_arrived("owner@rcpt.test", 2)]
+    written = parse((await office.arrived(reader)).content)
+    assert {message["Subject"] for message in own} == {"New WordPress Site", "[My blog] Password Reset"}
+    assert any("action=rp&key=" in line for message in own for line in lines(message, "plain"))
+    assert (written["Subject"], lines(written, "plain")) == ("Grüße", ["Hällo"])
+    assert written["Reply-To"].addresses[0].addr_spec == "bob@elsewhere.test"
+    assert {message["From"] for message in (*own, written)} == {"Example <wordpress@sender.test>"}
+    (accepted,) = await office.relay.logged("message_accepted", id=(await office.shown(reader))["id"])
+    assert (accepted["credential"], accepted["author"]) == ("production", "wordpress@sender.test")
+
+
+async def test_wordpress_with_a_wrong_password_tells_its_caller_and_sends_nothing(
+    office: Office, site: WordPress
+) -> None:
+    reader, door = office.recipient("reader"), office.door("submissions")
+    right = site.plugin.read_text()
+    site.plugin.write_text(right.replace(door.password, "wrong"))
+    try:
+        assert await site.call(f"return wp_mail('{reader}', 'hi', 'hi');") is False
+        assert "retrieve_password_email_failure" in await site.call(
+            f"return retrieve_password('{OWNER}')->get_error_codes();"
+        )
+    finally:
+        site.plugin.write_text(right)
+    await office.relay.logged("auth_failed", 2)
+    assert not await office.known(reader)
+
+
+async def test_wordpress_at_localhost_needs_the_line_that_the_readme_names(office: Office, site: WordPress) -> None:
+    reader = office.recipient("reader")
+    without = site.plugin.read_text()
+    (line,) = re.findall(r"`(add_filter\('wp_mail_from', .*\);)`", README)
+    send = f"add_filter('home_url', fn () => 'http://localhost'); return wp_mail('{reader}', 'hi', 'hi');"
+    assert await site.call(send) is False
+    site.plugin.write_text(without + line)
+    try:
+        assert await site.call(send) is True
+    finally:
+        site.plugin.write_text(without)
+    assert parse((await office.arrived(reader)).content)["From"] == "Example <wordpress@sender.test>"

@@ -207,11 +207,13 @@ class Relay:
             assert code == 250, text
             return text.decode().rsplit(" ", 1)[1]
 
-    async def logged(self, event: str, at_least: int = 1, timeout_s: float = 15.0) -> list[dict[str, Any]]:
-        """Return the log lines of this event once there are so many: a daemon gathers lines for 50 ms."""
+    async def logged(
+        self, event: str, at_least: int = 1, timeout_s: float = 15.0, **values: Any
+    ) -> list[dict[str, Any]]:
+        """Return the log lines of this event with these values once there are so many: a daemon gathers for 50 ms."""
         try:
             async with asyncio.timeout(timeout_s):
-                while len(found := self.lines(event)) < at_least:
+                while len(found := [line for line in self.lines(event) if values.items() <= line.items()]) < at_least:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"{len(found)} lines of {event}, not {at_least}") from None

@@ -120,11 +120,15 @@ class Office:
 
     async def arrived(self, recipient: str) -> Received:
         """Return the message that the MX took for this recipient."""
+        return (await self.all_arrived(recipient, 1))[0]
+
+    async def all_arrived(self, recipient: str, at_least: int) -> list[Received]:
+        """Return the messages that the MX took for this recipient, once there are so many."""
         while True:
             seen = len(self.mx.messages)
-            for received in self.mx.messages:
-                if recipient in received.recipients:
-                    return received
+            found = [received for received in self.mx.messages if recipient in received.recipients]
+            if len(found) >= at_least:
+                return found
             await self.mx.wait(seen + 1, 30.0)
 
     async def shown(self, recipient: str) -> dict[str, Any]:
