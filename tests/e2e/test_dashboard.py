@@ -423,6 +423,31 @@ async def test_a_delivery_is_posted_again(door: ArkDoor, acme: Panel, made: dict
     assert shown.where != f"/dashboard/webhooks/acme/{made['webhook']}/deliveries/{made['delivery']}"
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "back"),
+    [
+        ("suppressions/other/add", {"address": "x"}, "suppressions?tenant=other"),
+        ("credentials/other/add", {"name": "a b", "type": "api"}, "credentials?tenant=other"),
+        ("domains/other/other.test/delete", {}, "domains/other/other.test"),
+    ],
+)
+async def test_a_refused_verb_stays_on_the_page_of_its_tenant(
+    door: ArkDoor, panel: Panel, path: str, fields: dict[str, str], back: str
+) -> None:
+    file = door.relay.folder / "tenants" / "other.toml"
+    before = file.read_text()
+    file.write_text('managed = "file"\n' + before)
+    await door.relay.call("POST", "/v1/control/reload")
+    try:
+        shown = await panel.post(path, fields)
+    finally:
+        file.write_text(before)
+        await door.relay.call("POST", "/v1/control/reload")
+    assert 'class="notice bad"' in shown.text
+    assert shown.where == f"/dashboard/{back}"
+    assert "Other Ltd" in shown.said
+
+
 async def test_events_come_as_they_happen(door: ArkDoor, acme: Panel, other: Panel) -> None:
     page = await acme.get("events")
     stream = re.search(r'data-events="([^"]+)"', page.text)
