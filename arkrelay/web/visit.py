@@ -140,7 +140,7 @@ class Visit:
 
     def require_changer(self) -> None:
         """Raise Conflict for a key that may change nothing."""
-        if self.caller.hold:
+        if self.caller.hold or self.caller.suspect:
             raise Conflict(SETTINGS_HELD)
 
     @property
