@@ -51,6 +51,7 @@ from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.drafts import Drafts
 from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
+from arkrelay.relay.hooksettings import HookSettings
 from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.mailboxes import Mailboxes
@@ -253,6 +254,7 @@ class Daemon:
             doctor=self.doctor,
             hooks=self.hooks,
             hook_queue=self.hook_queue,
+            hook_settings=HookSettings(live, editor, self.hooks, self.hook_queue.targets),
             leaks=self.leaks,
             upkeep=self.upkeep,
             metrics=self.metrics,
@@ -296,6 +298,7 @@ class Daemon:
                 domains=parts.domains,
                 doctor=parts.doctor,
                 hooks=parts.hooks,
+                hook_settings=parts.hook_settings,
                 upkeep=parts.upkeep,
                 watch=parts.events,
                 editor=parts.editor,

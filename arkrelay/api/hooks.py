@@ -52,20 +52,6 @@ class Replayed(Answer):
     timestamp: str
 
 
-def check_url(ask: Ask[Any, Any], url: str) -> None:
-    """Refuse a URL that nothing would ever be posted to, with the reason."""
-    reason = ask.parts.hooks.refusal(url)
-    if reason is not None:
-        raise ApiError(400, "validation_error", f"url: {reason}.", field="url")
-
-
-def subscription(events: Sequence[str] | None, *, all_: bool) -> dict[str, Any]:
-    """Return the settings of ``[[webhooks]]`` for all events, or for those that are named, or for none."""
-    if all_:
-        return {"events": None, "all_events": None}
-    return {"events": list(dict.fromkeys(events or ())), "all_events": None if events else False}
-
-
 async def replayed(ask: Ask[Any, Any], hook: Hook, original: HookDelivery) -> Replayed:
     """Post a delivery again; 409 for a webhook that is disabled."""
     _may_post(ask)
@@ -88,13 +74,7 @@ async def tested(ask: Ask[Any, Any], hook: Hook, event: str) -> HookDelivery:
 
 def in_force(ask: Ask[Any, Any], owner: str | None, webhook: Configured) -> Configured:
     """Return a webhook as it is in force: not enabled after its endpoint said that it is gone."""
-    return ask.parts.hook_queue.targets.effective(owner, webhook)
-
-
-async def enabled(ask: Ask[Any, Any], hook: Hook) -> None:
-    """Undo what the relay itself did to a webhook that a person enables; its file is another matter."""
-    _may_post(ask)
-    await ask.parts.hook_queue.targets.enable(hook.owner, hook.webhook.id)
+    return ask.parts.hook_settings.in_force(owner, webhook)
 
 
 def milliseconds(delivery: HookDelivery) -> int:

@@ -16,6 +16,7 @@ from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hookqueue import HookQueue
 from arkrelay.relay.hooks import Hooks
+from arkrelay.relay.hooksettings import HookSettings
 from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.operate import Operator
@@ -45,6 +46,7 @@ class Parts:
     doctor: Doctor
     hooks: Hooks
     hook_queue: HookQueue
+    hook_settings: HookSettings
     leaks: LeakGuard
     upkeep: Upkeep
     metrics: Metrics

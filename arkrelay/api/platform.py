@@ -16,25 +16,22 @@ from arkrelay.api.hooks import (
     TestEvent,
     ToldEvent,
     Url,
-    check_url,
-    enabled,
     in_force,
     milliseconds,
     no_delivery,
     pick,
     replayed,
-    subscription,
     tested,
 )
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged
-from arkrelay.api.settings import change, newest_first
+from arkrelay.api.settings import changing, newest_first
 from arkrelay.api.shapes import iso
 from arkrelay.api.suppressions import Message
-from arkrelay.config import tenants
 from arkrelay.model.errors import Conflict
 from arkrelay.model.hook import HookDelivery
 from arkrelay.model.tenant import Webhook as Configured
 from arkrelay.relay.hooks import Hook
+from arkrelay.relay.hooksettings import Wish
 from arkrelay.store.hooks import Filters, find_delivery, list_deliveries
 
 Events = Annotated[list[EventName], Meta(max_length=100)]  # empty: all
@@ -128,10 +125,9 @@ class PlatformTested(Answer):
 
 async def create(ask: Ask[Nothing, NewPlatformWebhook]) -> PlatformWebhook:
     """Add a webhook."""
-    body = ask.body
-    check_url(ask, body.url)
-    settings = subscription(body.events, all_=not body.events)
-    return _shape(await change(ask, lambda: tenants.add_webhook(ask.snapshot, None, body.name, body.url, **settings)))
+    body, wish = ask.body, Wish(events=ask.body.events)
+    with changing(ask):
+        return _shape(await ask.parts.hook_settings.add(ask.caller.tenant_id, None, body.name, body.url, wish))
 
 
 async def list_all(ask: Ask[Nothing, Nothing]) -> list[PlatformWebhookSummary]:
@@ -147,29 +143,19 @@ async def retrieve(ask: Ask[Nothing, Nothing]) -> PlatformWebhook:
 
 async def update(ask: Ask[Nothing, PlatformWebhookChange]) -> PlatformWebhook:
     """Change a webhook; it is in force from the answer on."""
-    hook, body = _find(ask), ask.body
-    configured = pick(ask.snapshot.platform.webhooks, hook.webhook.id)
-    changes: dict[str, Any] = {"name": body.name, "url": body.url, "enabled": body.enabled}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if body.url is not None:
-        check_url(ask, body.url)
-    if body.events is not None:
-        changes |= subscription(body.events, all_=not body.events)
-    if body.enabled and configured.enabled:
-        del changes["enabled"]  # the file says so already
-    if changes:
-        made = await change(ask, lambda: tenants.change_webhook(ask.snapshot, None, configured.id, changes))
-        configured = made
-    if body.enabled:
-        await enabled(ask, hook)
-    return _shape(in_force(ask, None, configured))
+    hook, body = Hook(None, pick(ask.snapshot.platform.webhooks, ask.path("webhookId"))), ask.body
+    all_ = None if body.events is None else not body.events
+    wish = Wish(name=body.name, url=body.url, events=body.events, all_events=all_, enabled=body.enabled)
+    with changing(ask):
+        return _shape(await ask.parts.hook_settings.change(ask.caller.tenant_id, hook, wish))
 
 
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
     """Remove a webhook: nothing is posted to it any more."""
-    webhook_id = _find(ask).webhook.id
-    await change(ask, lambda: tenants.remove_webhook(ask.snapshot, None, webhook_id))
-    return Message(message=f"Webhook {webhook_id} is removed.")
+    hook = _find(ask)
+    with changing(ask):
+        await ask.parts.hook_settings.remove(ask.caller.tenant_id, hook)
+    return Message(message=f"Webhook {hook.webhook.id} is removed.")
 
 
 async def list_attempts(ask: Ask[PlatformDeliveryList, Nothing]) -> Page[PlatformDelivery]:

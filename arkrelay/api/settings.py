@@ -3,7 +3,8 @@
 A key on hold may look at everything that it owns, and change none of it: it could release itself, or make another.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from arkrelay.api.ask import Ask
@@ -22,10 +23,17 @@ async def change(ask: Ask[Any, Any], edit: Callable[[], T]) -> T:
     would not be valid, 409 when other files are broken, 500 and 507 when the file cannot be written. In all these
     cases nothing was written.
     """
+    with changing(ask):
+        return await ask.parts.editor.change(ask.caller.tenant_id, edit)
+
+
+@contextlib.contextmanager
+def changing(ask: Ask[Any, Any]) -> Iterator[None]:
+    """Refuse a key on hold; what ``relay`` refuses inside is said in the contract's words, as by ``change``."""
     if ask.caller.hold or ask.caller.suspect:
         raise on_hold()
     try:
-        return await ask.parts.editor.change(ask.caller.tenant_id, edit)
+        yield
     except ChangeRefused as error:
         raise _REFUSALS[error.kind](error) from None
 
@@ -41,6 +49,7 @@ def on_hold() -> ApiError:
 
 
 _REFUSALS: dict[str, Callable[[ChangeRefused], ApiError]] = {
+    "unfit": lambda error: ApiError(400, "validation_error", str(error), field=error.key),
     "broken": lambda error: ApiError(409, "conflict", str(error), retry=False),
     "invalid": lambda error: ApiError(422, "validation_error", str(error), field=error.key or None),
     "full": lambda error: ApiError(507, "insufficient_storage", str(error)),

@@ -2,8 +2,7 @@
 
 A webhook takes all events, or those that it names, which may be none. One that says nothing about events takes all:
 nobody registers a webhook that shall never be called, and the configuration files and the platform's webhooks mean
-the same by saying nothing. Names need not be unique. A URL is looked at when it is given, as far as that tells; where
-it leads is judged at each post.
+the same by saying nothing. Names need not be unique. What may be written is decided in ``relay.hooksettings``.
 """
 
 import json
@@ -18,24 +17,21 @@ from arkrelay.api.hooks import (
     TestEvent,
     ToldEvent,
     Url,
-    check_url,
-    enabled,
     in_force,
     milliseconds,
     no_delivery,
     pick,
     replayed,
-    subscription,
     tested,
 )
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged
-from arkrelay.api.settings import change, newest_first
+from arkrelay.api.settings import changing, newest_first
 from arkrelay.api.shapes import iso
 from arkrelay.api.suppressions import Message
-from arkrelay.config import tenants
 from arkrelay.model.hook import HookDelivery
 from arkrelay.model.tenant import Webhook as Configured
 from arkrelay.relay.hooks import Hook
+from arkrelay.relay.hooksettings import Wish
 from arkrelay.store.hooks import Filters, find_delivery, list_deliveries
 
 Events = Annotated[list[EventName], Meta(min_length=1, max_length=100)]
@@ -145,11 +141,9 @@ class Tested(Answer):
 async def create(ask: Ask[Nothing, NewWebhook]) -> Webhook:
     """Add a webhook."""
     tenant_id, body = ask.tenant.id, ask.body
-    check_url(ask, body.url)
-    all_ = not body.events if body.all_events is None else body.all_events
-    settings = {**subscription(body.events, all_=all_), "enabled": body.enabled is not False}
-    made = await change(ask, lambda: tenants.add_webhook(ask.snapshot, tenant_id, body.name, body.url, **settings))
-    return _shape(made)
+    wish = Wish(events=body.events, all_events=body.all_events, enabled=body.enabled)
+    with changing(ask):
+        return _shape(await ask.parts.hook_settings.add(ask.caller.tenant_id, tenant_id, body.name, body.url, wish))
 
 
 async def list_all(ask: Ask[Nothing, Nothing]) -> WebhookList:
@@ -176,29 +170,17 @@ async def retrieve(ask: Ask[Nothing, Nothing]) -> Webhook:
 
 async def update(ask: Ask[Nothing, WebhookChange]) -> Webhook:
     """Change a webhook; it is in force from the answer on."""
-    hook, body = _find(ask), ask.body
-    configured = pick(ask.tenant.webhooks, hook.webhook.id)
-    changes: dict[str, Any] = {"name": body.name, "url": body.url, "enabled": body.enabled}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if body.url is not None:
-        check_url(ask, body.url)
-    if body.events is not None or body.all_events is not None:
-        kept = body.events or hook.webhook.events
-        changes |= subscription(kept, all_=bool(body.all_events))
-    if body.enabled and configured.enabled:
-        del changes["enabled"]  # its file says so already
-    if changes:
-        made = await change(ask, lambda: tenants.change_webhook(ask.snapshot, hook.owner, configured.id, changes))
-        configured = made
-    if body.enabled:
-        await enabled(ask, hook)
-    return _shape(in_force(ask, hook.owner, configured))
+    hook, body = Hook(ask.tenant.id, pick(ask.tenant.webhooks, ask.path("webhookId"))), ask.body
+    wish = Wish(name=body.name, url=body.url, events=body.events, all_events=body.all_events, enabled=body.enabled)
+    with changing(ask):
+        return _shape(await ask.parts.hook_settings.change(ask.caller.tenant_id, hook, wish))
 
 
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
     """Remove a webhook: nothing is posted to it any more."""
     hook = _find(ask)
-    await change(ask, lambda: tenants.remove_webhook(ask.snapshot, hook.owner, hook.webhook.id))
+    with changing(ask):
+        await ask.parts.hook_settings.remove(ask.caller.tenant_id, hook)
     return Message(message=f"Webhook {hook.webhook.id} is removed.")
 
 

@@ -22,8 +22,8 @@ program? ``doctordns``, ``doctormail`` and ``doctorhost`` look, with what is on 
 keys of domains that leave it to us, step by step).
 
 What API and dashboard share: ``callers`` (whose key it is, and what it may do), ``settings`` (a change of files, in
-force at once), ``suppress`` (an entry made or removed by hand), ``reading`` (a message taken apart for people),
-``watch`` (the next event, for everybody who waits for it).
+force at once; ``hooksettings``: of webhooks), ``suppress`` (an entry made or removed by hand), ``reading`` (a message
+taken apart for people), ``watch`` (the next event, for everybody who waits for it).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped

@@ -26,7 +26,7 @@ class ChangeRefused(ArkrelayError):
     """A change that was not made, or is written and not in force; ``kind`` says which case, ``key`` which setting."""
 
     def __init__(self, kind: str, text: str, key: str = "") -> None:
-        self.kind, self.key = kind, key  # kind: invalid, broken, full, unwritable
+        self.kind, self.key = kind, key  # kind: unfit, invalid, broken, full, unwritable
         super().__init__(text)
 
 

@@ -308,12 +308,15 @@ class _Turn:
         raise error
 
     def _back_from_post(self) -> str:
-        """Return the page that a verb was on: the longest path before the verb that is a page."""
+        """Return the page that a verb was on: the longest beginning of its path that is one, of the same tenant."""
         path = self._request.path.removeprefix(f"{PREFIX}/")
+        verb = self._dashboard.find("POST", path)
+        tenant = self._request.query.get("tenant") if verb is None else verb[1].get("tenant")
         while path:
+            page = self._dashboard.find("GET", path)
+            if page is not None:
+                return url(*path.split("/"), tenant=None if "tenant" in page[1] else tenant)
             path = path.rpartition("/")[0]
-            if self._dashboard.find("GET", path) is not None:
-                return url(*path.split("/")) if path else url()
         return url()
 
     async def _error(self, status: int, title: str, sentence: str) -> web.Response:

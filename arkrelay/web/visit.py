@@ -16,6 +16,7 @@ from arkrelay.relay.callers import Caller, Guesses, sending_refusal
 from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hooks import Hooks
+from arkrelay.relay.hooksettings import HookSettings
 from arkrelay.relay.operate import Operator
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settings import Editor
@@ -45,6 +46,7 @@ class Parts:
     domains: DomainChecker
     doctor: Doctor
     hooks: Hooks
+    hook_settings: HookSettings
     upkeep: Upkeep
     watch: EventWatch
     editor: Editor
@@ -138,7 +140,7 @@ class Visit:
 
     def require_changer(self) -> None:
         """Raise Conflict for a key that may change nothing."""
-        if self.caller.hold:
+        if self.caller.hold or self.caller.suspect:
             raise Conflict(SETTINGS_HELD)
 
     @property

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from peers.arkdoor import ACME_KEY, OTHER_KEY, SMTP_KEY, ArkDoor, open_ark_door
 from peers.daemon import Relay
-from peers.panel import HOSTILE, Panel, attributes, fill, open_panel, pages, send
+from peers.panel import HOSTILE, Panel, Shown, attributes, fill, open_panel, pages, send
 
 from arkrelay.config.tenants import add_key, remove_key
 
@@ -311,6 +311,8 @@ async def test_a_tenant_does_nothing_to_others(other: Panel, made: dict[str, str
         ("domains/add", {"tenant": "acme", "name": "foreign.example"}),
         ("domains/acme/shop.example.com/delete", {}),
         ("domains/acme/shop.example.com/verify", {}),
+        (f"webhooks/acme/{made['webhook']}", {"name": "foreign", "url": "https://x.test/", "which": "all"}),
+        (f"webhooks/acme/{made['webhook']}/delete", {}),
         (f"webhooks/acme/{made['webhook']}/test", {"event": "MessageSent"}),
         (f"webhooks/acme/{made['webhook']}/deliveries/{made['delivery']}/replay", {}),
     ):
@@ -421,6 +423,238 @@ async def test_a_delivery_is_posted_again(door: ArkDoor, acme: Panel, made: dict
     assert len(door.receiver.posts) == before + 1
     assert "It answered 500" in shown.said
     assert shown.where != f"/dashboard/webhooks/acme/{made['webhook']}/deliveries/{made['delivery']}"
+
+
+async def webhooks_of(door: ArkDoor, tenant: str = "acme") -> dict[str, dict[str, object]]:
+    """Return a tenant's webhooks by their names, as REST has them."""
+    listed = (await door.http.get(f"/v1/tenants/{tenant}/webhooks")).json()["data"]["webhooks"]
+    return {one["name"]: {key: one[key] for key in ("id", "url", "events", "allEvents", "enabled")} for one in listed}
+
+
+def hook_fields(name: str, url: str, *events: str, enabled: bool = True, **more: str) -> dict[str, str]:
+    """Return what the form of a webhook sends; without ``events``: all."""
+    chosen = {f"event-{one}": "on" for one in events}
+    switch = {"enabled": "on"} if enabled else {}
+    return {"name": name, "url": url, "which": "some" if events else "all", **chosen, **switch, **more}
+
+
+def typed(shown: Shown) -> dict[str, str]:
+    """Return what stands in the form of a webhook on a page: what it would send, were its button pressed."""
+    form = re.search(r'<form class="card settings".*?</form>', shown.text, re.DOTALL)
+    assert form is not None, shown.said
+    fields: dict[str, str] = {}
+    for tag in re.findall(r"<(?:input|option) [^>]*>", form[0]):
+        found = {name: value for _, name, value in attributes(tag)}
+        if found.get("type") in {"radio", "checkbox"} and "checked" not in found:
+            continue
+        if tag.startswith("<option"):
+            fields |= {"owner": found["value"]} if "selected" in found else {}
+        elif found["name"] != "csrf":
+            fields[found["name"]] = found.get("value", "")
+    return fields
+
+
+async def test_a_webhook_is_made_changed_disabled_and_deleted(door: ArkDoor, acme: Panel) -> None:
+    url = door.receiver.url("page")
+    shown = await acme.post("webhooks", hook_fields("From a page", url, "MessageSent", "MessageHeld"))
+    made = (await webhooks_of(door))["From a page"]
+    assert made == {
+        "id": made["id"], "url": url, "events": ["MessageSent", "MessageHeld"], "allEvents": False, "enabled": True,
+    }  # fmt: skip
+    where = f"webhooks/acme/{made['id']}"
+    assert (shown.status, shown.where) == (200, f"/dashboard/{where}")
+    assert "is made" in shown.said
+    assert typed(shown) == hook_fields("From a page", url, "MessageSent", "MessageHeld")
+    # what it takes it gets, signed by the key that is published
+    await door.settled(door.api(), await send(door, "ann-hooked@rcpt.test"), "sent")
+    (post,) = await door.until(lambda: asyncio.sleep(0, door.receiver.at(url)), bool)
+    assert post.json["event"] == "MessageSent"
+    keys = (await door.http.get("/.well-known/jwks.json")).json()["keys"]
+    assert post.headers["X-Ark-Signature-KID"] in {one["kid"] for one in keys}
+
+    moved = door.receiver.url("moved")
+    assert "is changed" in (await acme.post(where, hook_fields("Moved", moved))).said
+    assert (await webhooks_of(door))["Moved"] == {
+        "id": made["id"], "url": moved, "events": [], "allEvents": True, "enabled": True,
+    }  # fmt: skip
+    assert "disabled" in (await acme.post(where, hook_fields("Moved", moved, enabled=False))).said
+    assert not (await webhooks_of(door))["Moved"]["enabled"]
+    assert "nothing was changed" in (await acme.post(where, hook_fields("Moved", moved, enabled=False))).said
+
+    page = await acme.get(where)
+    confirm = re.search(r'<details class="confirm">.*?</details>', page.text, re.DOTALL)
+    assert confirm is not None, "the first press asks, and needs no script"
+    assert f'action="/dashboard/{where}/delete"' in confirm[0]
+    gone = await acme.post(f"{where}/delete")
+    assert (gone.where, "is deleted" in gone.said) == ("/dashboard/webhooks?tenant=acme", True)
+    assert "Moved" not in await webhooks_of(door)
+    assert (await acme.get(where)).status == 404
+    assert len(door.receiver.at(url)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ({"name": ""}, "name", "Name: is empty"),
+        ({"name": "x" * 1001}, "name", "Name: is longer than 1000"),
+        ({"name": "a\x07b"}, "name", "Name: "),
+        ({"url": ""}, "url", "URL: expected https://host"),
+        ({"url": "https://user:word@hook.test/"}, "url", "user name or password"),
+        ({"url": "https://169.254.169.254/latest"}, "url", "may not be posted to"),
+        ({"url": "https://0x7f000001/"}, "url", "URL: "),
+        ({"url": "https://8.8.8.8:25/"}, "url", "port 25"),
+        ({"url": f"https://hook.test/{HOSTILE}"}, "url", "percent-encode"),
+        ({"which": "some"}, "events", "Events: choose one or more"),
+        ({"which": "some", "event-SendLimitExceeded": "on"}, "events", "Events: choose one or more"),
+    ],
+)
+async def test_what_a_webhook_cannot_be_is_said_at_its_field_and_the_rest_is_kept(
+    door: ArkDoor, acme: Panel, change: dict[str, str], field: str, said: str
+) -> None:
+    before = await webhooks_of(door)
+    fields = hook_fields("Kept", door.receiver.url("kept") + "?token=sesame", enabled=False) | change
+    shown = await acme.post("webhooks", fields)
+    assert (shown.status, shown.where) == (400, "/dashboard/webhooks")
+    assert said in shown.said
+    assert "<script>alert" not in shown.text
+    sent = {name: value for name, value in fields.items() if name != "event-SendLimitExceeded"}
+    assert typed(shown) == {**sent, "owner": "acme"}
+    faulty = re.findall(r'<(?:input|fieldset)[^>]* aria-describedby="hook-problem"[^>]*>', shown.text)
+    assert len(faulty) == 1
+    assert f'name="{field}"' in faulty[0] or (field, faulty[0][:9]) == ("events", "<fieldset")
+    assert await webhooks_of(door) == before
+
+    one = next(one["id"] for one in before.values())
+    shown = await acme.post(f"webhooks/acme/{one}", fields)
+    assert (shown.status, shown.where) == (400, f"/dashboard/webhooks/acme/{one}")
+    assert said in shown.said
+    assert typed(shown) == sent
+    assert '<details class="change" id="change" open>' in shown.text
+    assert await webhooks_of(door) == before
+    assert not [line for line in door.relay.lines("") if "sesame" in str(line)]
+
+
+@pytest.mark.parametrize("csrf", ["", "wrong"])
+async def test_no_webhook_is_made_changed_or_deleted_without_the_token(
+    door: ArkDoor, panel: Panel, made: dict[str, str], csrf: str
+) -> None:
+    before = await webhooks_of(door)
+    fields = hook_fields("Forged", door.receiver.url("forged"), owner="acme")
+    where = f"webhooks/acme/{made['webhook']}"
+    for path in ("webhooks", where, f"{where}/delete"):
+        assert (await panel.post(path, fields, csrf=csrf)).status == 403, path
+    assert await webhooks_of(door) == before
+
+
+async def test_a_tenants_webhook_is_its_own_whatever_the_form_says(door: ArkDoor, other: Panel) -> None:
+    for owner in ("acme", "platform", ""):
+        name = f"For {owner or 'nobody'}"
+        shown = await other.post("webhooks", hook_fields(name, door.receiver.url("own"), owner=owner))
+        mine = (await webhooks_of(door, "other"))[name]
+        assert shown.where == f"/dashboard/webhooks/other/{mine['id']}"
+        assert name not in await webhooks_of(door)
+        assert (await other.post(f"webhooks/other/{mine['id']}/delete")).status == 200
+    assert (await other.post("webhooks/platform/pwh_0", hook_fields("x", door.receiver.url("own")))).status == 404
+    assert (await door.http.get("/v1/platform/webhooks")).json()["data"] == []
+
+
+async def test_an_organisation_makes_webhooks_of_the_tenant_that_the_page_shows_and_of_all(
+    door: ArkDoor, panel: Panel
+) -> None:
+    page = await panel.get("webhooks?tenant=other")
+    assert typed(page)["owner"] == "other"
+    assert "orders/500" not in page.text, "another tenant's"
+    refused = await panel.post("webhooks?tenant=other", hook_fields("Ours", "ftp://x/", owner="other"))
+    assert (refused.status, refused.where, typed(refused)["owner"]) == (
+        400,
+        "/dashboard/webhooks?tenant=other",
+        "other",
+    )
+    for owner in ("other", "platform"):
+        url = door.receiver.url(f"{owner}-page")
+        shown = await panel.post("webhooks", hook_fields(f"Ours {owner}", url, "MessageBounced", owner=owner))
+        assert re.fullmatch(rf"/dashboard/webhooks/{owner}/\w+", shown.where), shown.said
+        assert "MessageBounced" in shown.said
+        assert "is changed" in (await panel.post(shown.where, hook_fields("Renamed", url))).said
+        assert "Renamed" in (await panel.get("webhooks")).said
+        gone = await panel.post(f"{shown.where}/delete")
+        assert gone.where == "/dashboard/webhooks" + ("?tenant=other" if owner == "other" else "")
+    for owner in ("", "none"):
+        assert (await panel.post("webhooks", hook_fields("x", door.receiver.url("x"), owner=owner))).status == 404
+
+
+async def test_webhooks_of_a_file_that_is_changed_by_hand_are_read_and_not_changed(
+    door: ArkDoor, panel: Panel
+) -> None:
+    file = door.relay.folder / "tenants" / "manual.toml"
+    url = door.receiver.url("manual")
+    file.write_text(f'name = "Manual"\nmanaged = "file"\n[[webhooks]]\nname = "Hand"\nurl = "{url}"\nid = "77"\n')
+    file.chmod(0o600)
+    await door.relay.call("POST", "/v1/control/reload")
+    content = file.read_bytes()
+    try:
+        for path in ("webhooks?tenant=manual", "webhooks/manual/77"):
+            shown = await panel.get(path)
+            assert 'managed = "file"' in shown.said, path
+            assert "card settings" not in shown.text
+            assert "/delete" not in shown.text
+        assert 'value="manual"' not in re.sub(
+            r'(?s)<form class="choose".*?</form>', "", (await panel.get("webhooks")).text
+        )
+        made = await panel.post("webhooks?tenant=manual", hook_fields("x", url, owner="manual"))
+        assert (made.status, 'managed = "file"' in made.said) == (400, True)
+        changed = await panel.post("webhooks/manual/77", hook_fields("x", url))
+        assert (changed.status, "is changed by hand" in changed.said) == (400, True)
+        gone = await panel.post("webhooks/manual/77/delete")
+        assert (gone.where, "is changed by hand" in gone.said) == ("/dashboard/webhooks/manual/77", True)
+        assert file.read_bytes() == content
+        assert "answered 204" in (await panel.post("webhooks/manual/77/test", {"event": "MessageSent"})).said
+    finally:
+        file.unlink()
+        await door.relay.call("POST", "/v1/control/reload")
+
+
+async def test_a_webhook_that_its_endpoint_disabled_is_enabled_again_by_a_person(door: ArkDoor, acme: Panel) -> None:
+    url = door.receiver.url("gone", 410)
+    where = (await acme.post("webhooks", hook_fields("Gone", url, "MessageSent"))).where
+    await send(door, "ann-gone@rcpt.test")
+    await door.until(lambda: acme.get(where), lambda shown: "410 Gone" in shown.said)
+    assert typed(await acme.get(where)) == hook_fields("Gone", url, "MessageSent", enabled=False)
+    # a name that changes meanwhile, and another URL, do not enable it: nobody ticked that
+    await acme.post(where, hook_fields("Gone still", url, "MessageSent", enabled=False))
+    assert "410 Gone" in (await acme.get(where)).said
+    assert "410 Gone" not in (await acme.post(where, hook_fields("Gone", url, "MessageSent"))).said
+    assert (await webhooks_of(door))["Gone"]["enabled"]
+    await send(door, "ann-gone-again@rcpt.test")
+    await door.until(lambda: acme.get(where), lambda shown: "410 Gone" in shown.said)
+    await acme.post(where, hook_fields("Gone", door.receiver.url("gone"), "MessageSent", enabled=False))
+    assert not (await webhooks_of(door))["Gone"]["enabled"]
+    await acme.post(f"{where}/delete")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "back"),
+    [
+        ("suppressions/other/add", {"address": "x"}, "suppressions?tenant=other"),
+        ("credentials/other/add", {"name": "a b", "type": "api"}, "credentials?tenant=other"),
+        ("domains/other/other.test/delete", {}, "domains/other/other.test"),
+    ],
+)
+async def test_a_refused_verb_stays_on_the_page_of_its_tenant(
+    door: ArkDoor, panel: Panel, path: str, fields: dict[str, str], back: str
+) -> None:
+    file = door.relay.folder / "tenants" / "other.toml"
+    before = file.read_text()
+    file.write_text('managed = "file"\n' + before)
+    await door.relay.call("POST", "/v1/control/reload")
+    try:
+        shown = await panel.post(path, fields)
+    finally:
+        file.write_text(before)
+        await door.relay.call("POST", "/v1/control/reload")
+    assert 'class="notice bad"' in shown.text
+    assert shown.where == f"/dashboard/{back}"
+    assert "Other Ltd" in shown.said
 
 
 async def test_events_come_as_they_happen(door: ArkDoor, acme: Panel, other: Panel) -> None:

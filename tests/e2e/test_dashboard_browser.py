@@ -173,6 +173,72 @@ async def test_it_works_without_a_script(door: ArkDoor, made: dict[str, str], br
     assert await page.evaluate("document.querySelector('nav a').checkVisibility()") is True
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (320, "dark")])
+@pytest.mark.parametrize("script", [True, False], ids=["script", "plain"])
+async def test_a_webhook_is_made_changed_and_deleted_by_its_forms(
+    door: ArkDoor, browser: Browser, axe: str, tmp_path: Path, script: bool, width: int, scheme: str
+) -> None:
+    page = await sign_in(browser, door)
+    await page.look_like(width, 800, scheme)
+    await page.command("Emulation.setScriptExecutionDisabled", value=not script)
+
+    async def fits(name: str) -> None:
+        assert await page.evaluate(FITS), name
+        if script:
+            await page.evaluate(axe)
+            assert await page.evaluate(AXE) == [], name
+        await page.screenshot(tmp_path / f"{name}.png")
+
+    async def write(field: str, text: str) -> None:
+        await page.evaluate(f"document.getElementById({field!r}).select()")
+        await page.command("Input.insertText", text=text)
+
+    async def text(selector: str) -> str:
+        return str(await page.evaluate(f"document.querySelector({selector!r}).textContent"))
+
+    choice = "document.querySelector('[name=event-MessageSent]').checkVisibility()"
+    button = "document.querySelector('.settings .main').click()"
+    name, url = f"Browser {width} {script}", door.receiver.url("browser")
+    await page.open(f"{door.bare}/dashboard/webhooks?tenant=acme")
+    await write("hook-name", name)
+    await write("hook-url", "https://10.0.0.1/hooks")
+    assert await page.evaluate(choice) is False, "all events: there is nothing to choose"
+    await page.evaluate("document.querySelector('[value=some]').click()")
+    assert await page.evaluate(choice) is True
+    await leave(page, button)
+    assert "Events: choose one or more" in await text("[role=alert]")
+    assert await page.evaluate("document.activeElement.value") == "some"
+    await fits("no-event")
+    await page.evaluate("document.querySelector('[name=event-MessageSent]').click()")
+    await leave(page, button)
+    assert "URL: 10.0.0.1 may not be posted to" in await text("#hook-problem")
+    assert await page.evaluate("document.activeElement.id") == "hook-url"
+    assert await page.evaluate("document.getElementById('hook-name').value") == name
+    await fits("no-url")
+    await write("hook-url", url)
+    await leave(page, button)
+    assert f"{name} is made" in await text("[role=status]")
+    assert (await page.evaluate("location.pathname")).startswith("/dashboard/webhooks/acme/")
+
+    await page.evaluate("document.querySelector('#change summary').click()")
+    await fits("change")
+    await page.evaluate("document.querySelector('[name=enabled]').click()")
+    await write("hook-name", f"{name} renamed")
+    page.loaded.clear()
+    await page.press("Enter")
+    await page.loaded.wait()
+    assert (await text("h1"), await text(".to .status")) == (f"{name} renamed", "disabled")
+    assert await page.evaluate("document.querySelector('.confirm form').checkVisibility()") is False
+    await page.evaluate("document.querySelector('.confirm summary').click()")
+    box = "document.querySelector('.confirm > div').getBoundingClientRect()"
+    assert await page.evaluate(f"(box => box.left >= 0 && box.right <= innerWidth)({box})")
+    await fits("delete")
+    await leave(page, "document.querySelector('.confirm button').click()")
+    assert "is deleted" in await text("[role=status]")
+    assert await page.evaluate("location.pathname + location.search") == "/dashboard/webhooks?tenant=acme"
+    assert [one for one in page.complaints if "400" not in one] == []
+
+
 async def test_it_is_used_with_the_keyboard(door: ArkDoor, made: dict[str, str], browser: Browser) -> None:
     page = await sign_in(browser, door)
     await page.open(f"{door.bare}/dashboard/")

@@ -12,6 +12,7 @@ import pytest
 from peers.daemon import Relay
 from peers.dns import DnsServer
 from peers.mx import Mx, Script
+from peers.panel import open_panel
 
 KEY, OTHER = "ark_live_stolen-0123456789abcdef", "ark_live_other-0123456789abcdef"
 KEYS = f"""
@@ -113,6 +114,14 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
     for path, body, method in refused:
         status, answer = await post(relay, KEY, path, body, method)
         assert (status, answer["error"]["code"]) == (403, "credential_on_hold"), path
+    async with open_panel(f"http://127.0.0.1:{relay.port('http')}") as panel:
+        await panel.sign_in(KEY)
+        for path, fields in (
+            ("credentials/acme/add", {"name": "new", "type": "api"}),
+            ("webhooks", {"name": "new", "url": "https://elsewhere.test/", "which": "all"}),
+            (f"messages/{token}/release", {}),
+        ):
+            assert "This key is on hold: it may change nothing" in (await panel.post(path, fields)).said, path
 
     await relay.kill()
     await relay.start()

@@ -4,9 +4,10 @@ import typing
 
 import pytest
 
-from arkrelay.api.hooks import EventName, ToldEvent, subscription
+from arkrelay.api.hooks import EventName, ToldEvent
 from arkrelay.model.event import EventKind
 from arkrelay.model.tenant import WEBHOOK_EVENTS, Webhook
+from arkrelay.relay.hooksettings import subscription
 
 
 def test_the_names_of_events_are_the_configurations() -> None:
