@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from arkrelay.api.ask import Ask
 from arkrelay.api.model import UNSET, Answer, Body, Meta, Nothing, Page, Paged, Query, UnsetType
 from arkrelay.api.refusal import ApiError
-from arkrelay.api.settings import change, newest_first, on_hold
+from arkrelay.api.settings import change, newest_first, require_changer
 from arkrelay.api.shapes import Iso, iso
 from arkrelay.api.tenants import Deleted
 from arkrelay.config import tenants
@@ -148,15 +148,13 @@ def _find(ask: Ask[Any, Any]) -> Configured:
 
 async def _release(ask: Ask[Any, Any], credential: Configured) -> None:
     """Take back what the relay itself did to a credential."""
-    if ask.caller.hold or ask.caller.suspect:
-        raise on_hold()
+    require_changer(ask)
     await ask.parts.leaks.release(ask.tenant.id, credential.name, credential.id)
 
 
 async def _reveal(ask: Ask[Any, Any], credential: Configured) -> str:
     _require_unrestricted(ask)
-    if ask.caller.hold or ask.caller.suspect:
-        raise on_hold()
+    require_changer(ask)
     if ask.caller.test and not ask.snapshot.is_test(ask.tenant.id, credential.name):
         raise ApiError(403, "permission_denied", "A test key reveals test keys only.")
     # off the loop: its file may be elsewhere

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from arkrelay.api.ask import Ask
 from arkrelay.api.model import Answer, Body, Meta
 from arkrelay.api.refusal import ApiError
-from arkrelay.api.settings import on_hold
+from arkrelay.api.settings import require_changer
 from arkrelay.api.shapes import iso
 from arkrelay.model.hook import HookDelivery
 from arkrelay.model.tenant import Webhook as Configured
@@ -54,7 +54,7 @@ class Replayed(Answer):
 
 async def replayed(ask: Ask[Any, Any], hook: Hook, original: HookDelivery) -> Replayed:
     """Post a delivery again; 409 for a webhook that is disabled."""
-    _may_post(ask)
+    require_changer(ask)
     new = await ask.parts.hooks.replay(hook, original)
     return Replayed(
         success=new.answer.success,
@@ -68,7 +68,7 @@ async def replayed(ask: Ask[Any, Any], hook: Hook, original: HookDelivery) -> Re
 
 async def tested(ask: Ask[Any, Any], hook: Hook, event: str) -> HookDelivery:
     """Post an example of an event."""
-    _may_post(ask)
+    require_changer(ask)
     return await ask.parts.hooks.test(hook, event)
 
 
@@ -93,8 +93,3 @@ def pick(webhooks: Sequence[Configured], wanted: str) -> Configured:
 def no_delivery(wanted: str) -> ApiError:
     """Return the refusal of a delivery id that is unknown, or another's."""
     return ApiError(404, "not_found", f"There is no delivery {wanted[:100]}.")
-
-
-def _may_post(ask: Ask[Any, Any]) -> None:
-    if ask.caller.hold or ask.caller.suspect:
-        raise on_hold()

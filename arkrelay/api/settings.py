@@ -30,8 +30,7 @@ async def change(ask: Ask[Any, Any], edit: Callable[[], T]) -> T:
 @contextlib.contextmanager
 def changing(ask: Ask[Any, Any]) -> Iterator[None]:
     """Refuse a key on hold; what ``relay`` refuses inside is said in the contract's words, as by ``change``."""
-    if ask.caller.hold or ask.caller.suspect:
-        raise on_hold()
+    require_changer(ask)
     try:
         yield
     except ChangeRefused as error:
@@ -43,9 +42,10 @@ def newest_first(things: Iterable[D]) -> list[D]:
     return [one for _, one in sorted(enumerate(things), key=lambda pair: (pair[1].created_at, pair[0]), reverse=True)]
 
 
-def on_hold() -> ApiError:
-    """Return the refusal of a key on hold."""
-    return ApiError(403, "credential_on_hold", "This key is on hold: it may change nothing.")
+def require_changer(ask: Ask[Any, Any]) -> None:
+    """Refuse a key on hold."""
+    if ask.caller.hold or ask.caller.suspect:
+        raise ApiError(403, "credential_on_hold", "This key is on hold: it may change nothing.")
 
 
 _REFUSALS: dict[str, Callable[[ChangeRefused], ApiError]] = {

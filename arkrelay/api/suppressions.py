@@ -8,6 +8,7 @@ from arkrelay.api.ask import Ask
 from arkrelay.api.model import ONE_LINE, Answer, Body, Line, Meta, Nothing, Page, Paged
 from arkrelay.api.query import Moment, moment
 from arkrelay.api.refusal import ApiError
+from arkrelay.api.settings import require_changer
 from arkrelay.api.shapes import Classification, iso
 from arkrelay.model.address import AddressError, parse_mailbox
 from arkrelay.model.attempt import REST_CLASS, BounceClass
@@ -137,6 +138,7 @@ async def list_all(ask: Ask[Filtered, Nothing]) -> Page[Suppression]:
 
 async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
     """Put an address on the list; one that is there gets the new reason."""
+    require_changer(ask)
     tenant_id, address, reason = ask.tenant.id, _address(ask.body.address), ask.body.reason or REASON
     return _shape(await suppress(ask.parts.store, tenant_id, address, reason, ask.body.stream))
 
@@ -158,6 +160,7 @@ async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
 
 async def delete(ask: Ask[Nothing, Nothing]) -> Message:
     """Take an address off the list, for every stream; 404 when it was not on it."""
+    require_changer(ask)
     tenant_id, address = ask.tenant.id, _address(ask.path("email"))
     if not await unsuppress(ask.parts.store, tenant_id, address):
         raise ApiError(404, "not_found", f"{address} is not on the suppression list.")
@@ -166,6 +169,7 @@ async def delete(ask: Ask[Nothing, Nothing]) -> Message:
 
 async def undo(ask: Ask[Nothing, Undo]) -> Undone:
     """Remove the automatic entries of a cause, a class, a stream or a time."""
+    require_changer(ask)
     tenant_id, body = ask.tenant.id, ask.body
     since, until = moment(body.since, "since"), moment(body.until, "until")
     if all(one is None for one in (body.cause, body.classification, body.stream, since, until)):
@@ -201,6 +205,7 @@ async def undo(ask: Ask[Nothing, Undo]) -> Undone:
 
 async def import_many(ask: Ask[Nothing, Import]) -> Imported:
     """Put the addresses of another service's list on this one, all of them or none."""
+    require_changer(ask)
     tenant_id, now = ask.tenant.id, time.time()
     rows: list[tuple[str, str, str, float]] = []
     for index, one in enumerate(ask.body.entries):

@@ -110,6 +110,8 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
         (f"/v1/emails/{token}/retry", {}, "POST"),
         ("/v1/queue/release", {"ids": [token]}, "POST"),
         (f"{BASE}/7?reveal=true", {}, "GET"),
+        ("/v1/tenants/acme/suppressions", {"address": "victim@rcpt.test"}, "POST"),
+        ("/v1/tenants/acme/suppressions/victim@rcpt.test", {}, "DELETE"),
     ]
     for path, body, method in refused:
         status, answer = await post(relay, KEY, path, body, method)
