@@ -13,6 +13,8 @@ WALK_LABELS = 8  # RFC 9989 §4.10: a longer name is cut to seven labels after t
 GONE = ("pct", "rf", "ri")  # tags of RFC 7489 that RFC 9989 took away
 
 _VERSION = re.compile(r"v\s*=\s*DMARC1\s*(?:;|$)")  # RFC 9989 §4.7: first, and in capitals
+# RFC 9989 §4.7: where reports go; the size behind "!" is of RFC 7489 §6.2
+_MAILTO = re.compile(r"mailto:[^@\s]+@([A-Za-z0-9.-]+)(?:!\d+[kmgt]?)?", re.IGNORECASE)
 _POLICIES = frozenset({"none", "quarantine", "reject"})
 _CHOICES = {
     "p": _POLICIES,
@@ -39,6 +41,12 @@ class DmarcRecord:
     @property
     def policy(self) -> str:
         return self.tags.get("p", "none").lower()
+
+    @property
+    def report_hosts(self) -> tuple[str, ...]:
+        """Whose mailboxes get aggregate reports (rua=), each once."""
+        found = (_MAILTO.fullmatch(one.strip()) for one in self.tags.get("rua", "").split(","))
+        return tuple(dict.fromkeys(one[1].lower().rstrip(".") for one in found if one is not None))
 
     @property
     def strict_dkim(self) -> bool:
@@ -78,6 +86,18 @@ def parse_record(text: str) -> DmarcRecord | None:
     """
     if not _VERSION.match(text):
         return None
+    tags, problems = _tags(text)
+    if "p" not in tags and "rua" not in tags:
+        return None
+    if "p" not in tags:
+        problems.append("without p= it counts as p=none")
+    if "rua" in tags and not all(_MAILTO.fullmatch(one.strip()) for one in tags["rua"].split(",")):
+        problems.append("rua= takes addresses as mailto:NAME@DOMAIN, with commas between them")
+    return DmarcRecord(text, tags, tuple(problems))
+
+
+def _tags(text: str) -> tuple[dict[str, str], list[str]]:
+    """Return the tags that count, and what is wrong with the others."""
     tags: dict[str, str] = {}
     problems: list[str] = []
     for part in text.split(";")[1:]:
@@ -95,11 +115,20 @@ def parse_record(text: str) -> DmarcRecord | None:
             problems.append(f"{name}={value} means nothing")
         else:
             tags[name] = value
-    if "p" not in tags and "rua" not in tags:
-        return None
-    if "p" not in tags:
-        problems.append("without p= it counts as p=none")
-    return DmarcRecord(text, tags, tuple(problems))
+    return tags, problems
+
+
+def permission(domain: str, host: str) -> str:
+    """Return the name at which ``host`` says that it wants the reports about another house's ``domain``.
+
+    RFC 7489 §7.1, which RFC 9990 keeps: without it, reports are not sent there.
+    """
+    return f"{domain}._report._dmarc.{host}"
+
+
+def permits(texts: Sequence[str]) -> bool:
+    """Return whether these TXT records give that permission."""
+    return any(_VERSION.match(text) for text in texts)
 
 
 def walk(domain: str) -> Walk:

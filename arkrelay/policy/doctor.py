@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from arkrelay.model.domain import DnsStatus
 from arkrelay.model.reply import Failure
 from arkrelay.policy.dmarc import Found as DmarcFound
-from arkrelay.policy.dmarc import aligned
+from arkrelay.policy.dmarc import aligned, permission
 from arkrelay.policy.finding import Finding, Level
 from arkrelay.policy.records import Verdict
 from arkrelay.policy.spf import LOOKUPS_MAX, SpfResult
@@ -172,8 +172,11 @@ def judge_return_path(domain: str, verdict: Verdict, wanted: str, host: str, *, 
     return Finding("return-path", wanted, Level.FAIL, shown(verdict.error or ""), f"CNAME {host}", advice, domain)
 
 
-def judge_dmarc(domain: str, found: DmarcFound, *, resolver_ok: bool) -> Finding:
-    """Hold DMARC against what Gmail, Yahoo and Microsoft demand of who sends much: a record, at least p=none."""
+def judge_dmarc(domain: str, found: DmarcFound, unwanted: Sequence[str], *, resolver_ok: bool) -> Finding:
+    """Hold DMARC against what Gmail, Yahoo and Microsoft demand of who sends much: a record, at least p=none.
+
+    ``unwanted``: hosts of others that its reports would go to, and that have not said that they want them.
+    """
     subject = f"_dmarc.{domain}"
     publish = f'publish {subject}. TXT "v=DMARC1; p=none"; later quarantine, then reject'
     expected = "one record, at least p=none"
@@ -188,6 +191,11 @@ def judge_dmarc(domain: str, found: DmarcFound, *, resolver_ok: bool) -> Finding
     problems = (*found.record.problems, *found.faults)
     if problems:
         return Finding("dmarc", subject, Level.WARN, said, expected, shown("; ".join(problems)), domain)
+    if unwanted:
+        wish = "that who gets its reports (rua=) wants them"
+        asked = " and ".join(f'{permission(found.at, host)}. TXT "v=DMARC1"' for host in unwanted)
+        advice = f"no reports are sent to {', '.join(unwanted)}: whoever runs it must publish {asked}"
+        return Finding("dmarc", subject, Level.WARN, said, wish, shown(advice), domain)
     return Finding("dmarc", subject, Level.OK, said, domain=domain)
 
 

@@ -11,6 +11,7 @@ from arkrelay.model.settings import Settings
 from arkrelay.model.tenant import DkimKey, Domain, Tenant
 from arkrelay.policy import blocklists
 from arkrelay.policy import doctor as judge
+from arkrelay.policy.dmarc import Found, permission, permits
 from arkrelay.policy.doctor import Address, Key
 from arkrelay.policy.finding import Finding, Level
 from arkrelay.policy.records import RecordSet, Verdict, judge_alias, wanted, wanted_alias
@@ -19,6 +20,8 @@ from arkrelay.relay.domains import inspect
 from arkrelay.wire.dns import Resolver
 
 PROBE = b"From: probe@%b\r\nTo: probe@%b\r\nSubject: probe\r\nMessage-ID: <probe@%b>\r\n\r\nA probe.\r\n"
+
+REPORT_HOSTS = 5  # of one record are asked whether they want reports
 
 
 async def find_addresses(settings: Settings, machine: Machine, resolver: Resolver) -> list[Address]:
@@ -157,7 +160,7 @@ async def domain(bench: Bench, tenant: Tenant, one: Domain) -> list[Finding]:
         judge.judge_return_path(
             one.name, verdicts.return_path, return_path, settings.return_path_host, resolver_ok=ok
         ),
-        judge.judge_dmarc(one.name, dmarc, resolver_ok=ok),
+        judge.judge_dmarc(one.name, dmarc, await _unwanted(bench, dmarc), resolver_ok=ok),
         _replies(one.name, mx, resolver_ok=ok),
     ]
     if not any(key.state == "active" for key, _ in keys):
@@ -175,6 +178,19 @@ async def domain(bench: Bench, tenant: Tenant, one: Domain) -> list[Finding]:
     found.append(judge.judge_alignment(one.name, dmarc, signers, in_use, organisations))
     found += await _tracks(bench, tenant, one.name)
     return found
+
+
+async def _unwanted(bench: Bench, found: Found) -> list[str]:
+    """Return the hosts of other houses that reports would go to, and that do not say that they want them."""
+    hosts = () if found.record is None else found.record.report_hosts[:REPORT_HOSTS]
+    unwanted = []
+    for host in hosts:
+        if (await bench.dmarc(host)).organisation == found.organisation:
+            continue
+        texts = await bench.resolver.txt(permission(found.at, host))
+        if not isinstance(texts, Failure) and not permits(texts):
+            unwanted.append(host)
+    return unwanted
 
 
 def _keys(bench: Bench, one: Domain) -> list[tuple[DkimKey, Signer]]:

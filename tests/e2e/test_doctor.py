@@ -108,6 +108,14 @@ BROKEN: list[Any] = [
         id="strict-spf",
     ),
     pytest.param(
+        lambda dns: dns.set("_dmarc.sender.test", "TXT", "v=DMARC1; p=none; rua=mailto:us@reports.test"),
+        "dmarc",
+        "_dmarc.sender.test",
+        "warn",
+        'sender.test._report._dmarc.reports.test. TXT "v=DMARC1"',
+        id="nobody-agreed-to-get-the-reports",
+    ),
+    pytest.param(
         lambda dns: dns.remove("sender.test", "MX"), "replies", "sender.test", "warn", "MX", id="no-replies"
     ),
     pytest.param(
@@ -175,6 +183,19 @@ async def test_each_thing_that_is_broken_is_the_one_line_that_says_so(tmp_path: 
                 dns.remove(name)
             right_records(dns)
         assert bad(await findings(relay)) == []
+
+
+async def test_reports_about_mail_go_where_they_are_wanted(tmp_path: Path, dns: DnsServer) -> None:
+    boxes = ("us@sender.test", "us@in.sender.test", "us@reports.test")
+    async with sound(tmp_path, dns, closed_port()) as relay:
+        dns.set("_dmarc.sender.test", "TXT", f"v=DMARC1; p=none; rua={','.join(f'mailto:{one}' for one in boxes)}")
+        assert bad(await findings(relay)) == [("dmarc", "_dmarc.sender.test", "warn")]
+        dns.set("sender.test._report._dmarc.reports.test", "TXT", "v=DMARC1;")
+        assert bad(await findings(relay)) == []
+        dns.fail("sender.test._report._dmarc.reports.test", "TXT", "servfail")  # whether they are wanted is not known
+        assert bad(await findings(relay)) == []
+        dns.set("_dmarc.sender.test", "TXT", f"v=DMARC1; p=none; rua=mailto:us@{'x' * 80}.test")  # no name of DNS
+        assert bad(await findings(relay)) == [("dmarc", "_dmarc.sender.test", "warn")]
 
 
 async def test_a_key_that_is_not_ours_fails_with_its_alignment_left_to_spf(tmp_path: Path, dns: DnsServer) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arkrelay.model.reply import Failure, FailureKind, Stage
-from arkrelay.policy.dmarc import Answer, Found, aligned, parse_record, walk
+from arkrelay.policy.dmarc import Answer, Found, aligned, parse_record, permission, permits, walk
 
 
 def run(zone: Mapping[str, tuple[str, ...]], domain: str, broken: str = "") -> tuple[Found, list[str]]:
@@ -36,12 +36,39 @@ def run(zone: Mapping[str, tuple[str, ...]], domain: str, broken: str = "") -> t
         ("v=DMARC1; p=none; adkim=x", "none", 1),
         ("v=DMARC1; p=none; p=reject", "none", 1),
         ("v=DMARC1; p=none; nonsense", "none", 1),
+        ("v=DMARC1; p=none; rua=reports@b.test", "none", 1),
+        ("v=DMARC1; p=none; rua=mailto:a@b.test mailto:a@c.test", "none", 1),
+        ("v=DMARC1; p=none; rua=mailto:a@b.test!10m , MAILTO:a@c.test", "none", 0),
     ],
 )
 def test_what_a_record_says(text: str, policy: str, problems: int) -> None:
     record = parse_record(text)
     assert record is not None
     assert (record.policy, len(record.problems)) == (policy, problems)
+
+
+@pytest.mark.parametrize(
+    ("rua", "hosts"),
+    [
+        ("mailto:a@b.test", ("b.test",)),
+        ("mailto:a@B.test!10m, mailto:c@b.test.,mailto:a@c.test", ("b.test", "c.test")),
+        ("https://b.test/in, a@c.test", ()),
+        ("mailto:a", ()),
+    ],
+)
+def test_whose_mailboxes_get_the_reports(rua: str, hosts: tuple[str, ...]) -> None:
+    record = parse_record(f"v=DMARC1; p=none; rua={rua}")
+    assert record is not None
+    assert record.report_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [(("v=DMARC1",), True), (("x", "v=DMARC1; rua=mailto:a@b.test"), True), (("v=spf1 -all",), False), ((), False)],
+)
+def test_who_wants_reports_of_others_says_so(texts: tuple[str, ...], said: bool) -> None:
+    assert permits(texts) is said
+    assert permission("a.test", "b.test") == "a.test._report._dmarc.b.test"
 
 
 @pytest.mark.parametrize(
