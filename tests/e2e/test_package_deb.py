@@ -1,7 +1,6 @@
 """The Debian package installs, runs, is upgraded with its queue and schema, and removed, on a machine of its own."""
 
 import gzip
-import json
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from typing import Self
 
 import pytest
 from peers.machine import Machine, machine
-from peers.packages import NEXT, ROOT, Built
+from peers.packages import NEXT, ROOT, SETTINGS, Built, for_this_machine, queued
 from peers.readme import BLOCKS
 
 from arkrelay import __version__
@@ -24,33 +23,15 @@ from arkrelay.store.schema import VERSION
 pytestmark = pytest.mark.timeout(400)
 
 START_S = 40.0
-# As `arkrelay init` writes it for the package, and then: ports of no importance, and a DNS that does not answer, so
-# that mail stays queued.
-SETTINGS = """
-[dns]
-nameservers = ["127.0.0.1:9"]
-timeout = "1s"
-
-[limits]
-min_free_disk = "1MB"
-"""
 MAKES = ("/usr", "/lib/systemd", "/etc", "/var/lib/arkrelay", "/opt")
 
 
 @pytest.fixture
 def fresh(tmp_path: Path, need: Callable[[str | Path], Path]) -> Iterator[Machine]:
-    """Give a machine of its own to each test; root alone can make one, for Debian's own Python."""
-    python = need(Path("/usr/bin/python3"))
-    if os.geteuid() != 0:
-        pytest.skip("only root installs packages")
-    if python.resolve().name != f"python{sys.version_info[0]}.{sys.version_info[1]}":
-        pytest.skip(f"the package that these tests build is not for {python.resolve().name}")
-    for program in ("dpkg", "unshare", "nsenter", "systemd-sysusers"):
-        need(program)
+    """Give a machine of its own to each test."""
+    for_this_machine(need, "systemd-sysusers")
     with machine(tmp_path) as made:
-        made.run("dpkg", "--force-all", "--purge", "arkrelay", check=False)  # where it is installed outside
-        made.run("rm", "-rf", "/etc/arkrelay", "/var/lib/arkrelay")
-        yield made
+        yield made.without_arkrelay()
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +74,6 @@ def schema(at: Machine) -> int:
     told = "import sqlite3; print(sqlite3.connect('/var/lib/arkrelay/arkrelay.db')"
     told += ".execute('SELECT max(version) FROM schema_versions').fetchone()[0])"
     return int(at.run("/usr/bin/python3", "-c", told).stdout)
-
-
-def queued(at: Machine) -> list[tuple[str, str]]:
-    rows = json.loads(at.run("arkrelay", "queue", "list", "--json").stdout)
-    rows = rows["data"] if isinstance(rows, dict) else rows
-    return sorted((str(row["id"]), row["to"]) for row in rows)
 
 
 def test_its_life_from_installation_to_purge(fresh: Machine, built: Built, next_deb: Path) -> None:

@@ -1,9 +1,6 @@
 """The Debian package where systemd runs: started, reloaded, killed, upgraded under its sockets, removed."""
 
-import json
-import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,38 +8,21 @@ from pathlib import Path
 
 import pytest
 from peers.machine import Machine, booted
-from peers.packages import NEXT, ROOT, Built
+from peers.packages import NEXT, ROOT, SETTINGS, Built, for_this_machine, queued
 from peers.readme import BLOCKS
 
 pytestmark = pytest.mark.timeout(400)
 
 WAIT_S = 30.0
 SOCKETS = ("arkrelay-submission.socket", "arkrelay-submissions.socket", "arkrelay-bounces.socket")
-# A DNS that does not answer, so that mail stays queued.
-SETTINGS = """
-[dns]
-nameservers = ["127.0.0.1:9"]
-timeout = "1s"
-
-[limits]
-min_free_disk = "1MB"
-"""
 
 
 @pytest.fixture
 def fresh(tmp_path: Path, need: Callable[[str | Path], Path]) -> Iterator[Machine]:
-    """Give a machine that is up and has no arkrelay; root alone can make one, for Debian's own Python."""
-    python = need(Path("/usr/bin/python3"))
-    for program in (Path("/lib/systemd/systemd"), "dpkg", "setpriv", "unshare", "nsenter", "swaks"):
-        need(program)
-    if os.geteuid() != 0:
-        pytest.skip("only root installs packages")
-    if python.resolve().name != f"python{sys.version_info[0]}.{sys.version_info[1]}":
-        pytest.skip(f"the package that these tests build is not for {python.resolve().name}")
+    """Give a machine that is up and has no arkrelay."""
+    for_this_machine(need, Path("/lib/systemd/systemd"), "swaks")
     with booted(tmp_path) as made:
-        made.run("dpkg", "--force-all", "--purge", "arkrelay", check=False)  # where it is installed outside
-        made.run("rm", "-rf", "/etc/arkrelay", "/var/lib/arkrelay")
-        yield made
+        yield made.without_arkrelay()
 
 
 def shown(at: Machine, unit: str, *names: str) -> list[str]:
@@ -60,10 +40,9 @@ def becomes(at: Machine, *state: str) -> None:
         time.sleep(0.1)
 
 
-def queued(at: Machine) -> list[str]:
-    rows = json.loads(at.run("arkrelay", "queue", "list", "--json").stdout)
-    rows = rows["data"] if isinstance(rows, dict) else rows
-    return sorted(row["to"] for row in rows)
+def waiting(at: Machine) -> list[str]:
+    """Return to whom the mail is that waits."""
+    return sorted(address for _, address in queued(at))
 
 
 def sent(at: Machine, login: Sequence[str], to: str) -> bool:
@@ -99,7 +78,7 @@ def test_it_lives_under_systemd_from_installation_to_purge(fresh: Machine, built
     becomes(fresh, "active", "running")
     assert fresh.run("systemctl", "is-enabled", "arkrelay", *SOCKETS).stdout.split() == ["enabled"] * 4
     assert sent(fresh, login, "ann@rcpt.test")
-    assert queued(fresh) == ["ann@rcpt.test"]
+    assert waiting(fresh) == ["ann@rcpt.test"]
 
     config = fresh.root / "etc/arkrelay/arkrelay.toml"
     good = config.read_text()
@@ -117,7 +96,7 @@ def test_it_lives_under_systemd_from_installation_to_purge(fresh: Machine, built
     assert shown(fresh, "arkrelay.service", "NRestarts") == ["1"]
     (again,) = shown(fresh, "arkrelay.service", "MainPID")
     assert again != pid
-    assert queued(fresh) == ["ann@rcpt.test", "bob@rcpt.test"]
+    assert waiting(fresh) == ["ann@rcpt.test", "bob@rcpt.test"]
 
     told: list[str] = []
     upgraded = threading.Event()
@@ -132,7 +111,7 @@ def test_it_lives_under_systemd_from_installation_to_purge(fresh: Machine, built
     assert fresh.run("arkrelay", "--version").stdout == f"arkrelay {NEXT}\n"
     assert shown(fresh, "arkrelay.service", "MainPID") != [again]
     assert told
-    assert queued(fresh) == sorted(["ann@rcpt.test", "bob@rcpt.test", *told])
+    assert waiting(fresh) == sorted(["ann@rcpt.test", "bob@rcpt.test", *told])
 
     fresh.run("dpkg", "-r", "arkrelay")
     assert fresh.run("systemctl", "is-active", "arkrelay", *SOCKETS, check=False).stdout.split() == ["inactive"] * 4

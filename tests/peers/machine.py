@@ -94,6 +94,12 @@ class Machine:
         shutil.copy(path, self.root / "tmp" / path.name)
         return Path("/tmp") / path.name
 
+    def without_arkrelay(self) -> "Machine":
+        """Remove what is installed outside."""
+        self.run("dpkg", "--force-all", "--purge", "arkrelay", check=False)
+        self.run("rm", "-rf", "/etc/arkrelay", "/var/lib/arkrelay")
+        return self
+
     def files(self, *below: str) -> set[str]:
         """Return the paths of everything that is there below these folders."""
         return set(self.run("find", *below, check=False).stdout.splitlines())

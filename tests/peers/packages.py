@@ -1,11 +1,17 @@
 """What ``arkrelay.cli.build`` makes of this tree, once for all tests, and of a tree that is one release on."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+from peers.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 TREE = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "arkrelay", "etc", "systemd")
@@ -16,6 +22,34 @@ MIGRATION = """
 MIGRATIONS = (*MIGRATIONS, lambda database: database.execute("CREATE TABLE of_the_next_release (id INTEGER)"))
 VERSION = len(MIGRATIONS)
 """
+
+# As `arkrelay init` writes it for the package, and then a DNS that does not answer, so that mail stays queued.
+SETTINGS = """
+[dns]
+nameservers = ["127.0.0.1:9"]
+timeout = "1s"
+
+[limits]
+min_free_disk = "1MB"
+"""
+
+
+def for_this_machine(need: Callable[[str | Path], Path], *programs: str | Path) -> None:
+    """Skip a test that installs the package where that cannot be: root alone can, for Debian's own Python."""
+    python = need(Path("/usr/bin/python3"))
+    for program in ("dpkg", "setpriv", "unshare", "nsenter", *programs):
+        need(program)
+    if os.geteuid() != 0:
+        pytest.skip("only root installs packages")
+    if python.resolve().name != f"python{sys.version_info[0]}.{sys.version_info[1]}":
+        pytest.skip(f"the package that these tests build is not for {python.resolve().name}")
+
+
+def queued(at: Machine) -> list[tuple[str, str]]:
+    """Return id and recipient of all that waits on a machine."""
+    rows = json.loads(at.run("arkrelay", "queue", "list", "--json").stdout)
+    rows = rows["data"] if isinstance(rows, dict) else rows
+    return sorted((str(row["id"]), row["to"]) for row in rows)
 
 
 @dataclass(frozen=True)
