@@ -7,10 +7,11 @@ from arkrelay.config.domains import sender_domain
 from arkrelay.model.address import AddressError
 from arkrelay.model.domain import DomainState
 from arkrelay.model.errors import Conflict, Exists, NotFound
-from arkrelay.model.tenant import Domain
+from arkrelay.model.tenant import Domain, Tenant, TrackDomain
 from arkrelay.policy import zoneforms
 from arkrelay.policy.records import Record
 from arkrelay.relay.domains import records_of
+from arkrelay.relay.track_domains import alias_of
 from arkrelay.web.visit import Page, Visit
 
 
@@ -43,6 +44,7 @@ async def show(visit: Visit) -> Page:
         _row("SPF", records.spf, state.spf, state.spf_error),
         *dkim,
         _row("Return path", records.return_path, state.return_path, state.return_path_error),
+        *(_tracking(visit, tenant, one) for one in tenant.track_domains if one.domain == domain.name),
     ]
     return Page(
         "domain.html",
@@ -84,7 +86,10 @@ async def verify(visit: Visit) -> web.StreamResponse:
     """Look the records up now."""
     tenant, domain = visit.tenant(visit.path["tenant"]), _find(visit)
     state = await visit.parts.domains.check(tenant.id, domain.name)
-    if state.verified:
+    await visit.parts.domains.tracks.check_under(tenant.id, domain.name)
+    known = visit.parts.domains.tracks.states
+    tracks = [known.get((tenant.id, one.full_name)) for one in tenant.track_domains if one.domain == domain.name]
+    if state.verified and all(one is not None and one.ok for one in tracks):
         visit.say(f"All records of {domain.name} are right.")
     else:
         visit.say(f"The records of {domain.name} are not all right yet.", good=False)
@@ -109,5 +114,14 @@ def _find(visit: Visit) -> Domain:
     return found
 
 
-def _row(what: str, record: Record, status: str | None, error: str | None) -> dict[str, object]:
-    return {"what": what, "record": record, "status": status, "error": error}
+def _tracking(visit: Visit, tenant: Tenant, track: TrackDomain) -> dict[str, object]:
+    """Return the record of a track domain, with what it is for."""
+    state = visit.parts.domains.tracks.states.get((tenant.id, track.full_name))
+    status, error = (None, None) if state is None else (state.status, state.error)
+    seen = " and ".join(name for name, wanted in (("clicks", track.clicks), ("opens", track.opens)) if wanted)
+    note = f"It sees {seen}, while this record is right." if seen else "It is switched off: it sees nothing."
+    return _row("Track domain", alias_of(visit.snapshot, track), status, error, note)
+
+
+def _row(what: str, record: Record, status: str | None, error: str | None, note: str = "") -> dict[str, object]:
+    return {"what": what, "record": record, "status": status, "error": error, "note": note}

@@ -409,6 +409,28 @@ async def test_a_domain_is_added_checked_and_removed(acme: Panel) -> None:
     assert "is removed" in (await acme.post("domains/acme/page.example/delete")).said
 
 
+async def test_a_domain_shows_the_record_of_its_links(door: ArkDoor, acme: Panel) -> None:
+    await acme.post("domains/add", {"tenant": "acme", "name": "links.example"})
+    (domain,) = [
+        one
+        for one in (await door.http.get("/v1/tenants/acme/domains")).json()["data"]["domains"]
+        if one["name"] == "links.example"
+    ]
+    made = await door.http.post(
+        "/v1/tenants/acme/tracking", json={"domainId": domain["id"], "name": "go", "trackOpens": False}
+    )
+    assert made.status_code == 201, made.text
+    shown = (await acme.get("domains/acme/links.example")).said
+    said = shown.partition("Track domain")[2]
+    for words in ("CNAME", "go", "track.relay.test", "It sees clicks, while this record is right"):
+        assert words in said, words
+    door.dns.set("go.links.example", "CNAME", "track.relay.test.")
+    said = (await acme.post("domains/acme/links.example/verify")).said.partition("Track domain")[2]
+    assert "as expected" in said
+    assert "not all right yet" in (await acme.post("domains/acme/links.example/verify")).said  # the domain's own
+    await acme.post("domains/acme/links.example/delete")
+
+
 async def test_an_address_is_suppressed_looked_up_and_mailed_again(acme: Panel) -> None:
     assert "is not mailed" in (await acme.post("suppressions/acme/add", {"address": "Zoe@rcpt.test"})).said
     assert "Zoe@rcpt.test" in (await acme.get("suppressions?address=zoe@rcpt.test")).said
