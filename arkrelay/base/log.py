@@ -107,7 +107,7 @@ def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
 def _straight(wrapper: Any) -> type[Any]:
     """Return the class of loggers with an ``info`` that does at once what the processors of JSON lines do in turn.
 
-    Two of its lines are written of each message; with structlog's chain a line cost 6.0 us, so it costs 3.9.
+    Two of its lines are written of each message; with structlog's chain a line cost 6.0 us, so it costs 4.6.
     """
 
     class Straight(wrapper):  # type: ignore[misc]  # structlog makes its class at run time

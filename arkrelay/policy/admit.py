@@ -108,9 +108,9 @@ def admit(
     count (``counts``) and meets no limit. The order is that of Ark contract §9.4: the sender's domain, recipients,
     then what only delays. The hard cap comes before all that holds, because held mail passes it when it is released.
     """
-    refused = check_sender(tenant, credential, author, states, sandbox)
-    if refused is None and return_path != author:
-        refused = check_sender(tenant, credential, return_path, states, sandbox)
+    refused = check_sender(tenant, credential, return_path, states, sandbox)
+    if refused is None and author != return_path:
+        refused = check_sender(tenant, credential, author, states, sandbox)
     if refused is not None:
         return refused
     if recipients < 1:
