@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from arkrelay.cli import foreign
-from arkrelay.config.check import CREDENTIAL_NAME, TENANT_NAME_CHARS, TRACK_LABEL
+from arkrelay.config.checktenants import CREDENTIAL_NAME, TENANT_NAME_CHARS, TRACK_LABEL
 from arkrelay.config.domains import sender_domain
 from arkrelay.config.load import TENANT_ID
 from arkrelay.config.snapshot import Snapshot, digest

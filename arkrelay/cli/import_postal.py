@@ -22,7 +22,7 @@ from arkrelay.cli.sqldump import Dump, Row
 from arkrelay.cli.state import Failed
 from arkrelay.cli.suppression_files import Passed, parse_row
 from arkrelay.cli.suppression_files import Row as Address
-from arkrelay.config.check import CREDENTIAL_NAME, TENANT_NAME_CHARS
+from arkrelay.config.checktenants import CREDENTIAL_NAME, TENANT_NAME_CHARS
 from arkrelay.config.load import TENANT_ID
 from arkrelay.config.takeover import SigningKey
 from arkrelay.model.tenant import WEBHOOK_EVENTS

@@ -1,30 +1,21 @@
-"""What must hold between keys and between files, beyond the type of each value."""
+"""What must hold between the keys of arkrelay.toml, beyond the type of each value."""
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from arkrelay.config.addresses import Endpoint, parse_endpoint, parse_host_port
-from arkrelay.config.dates import parse_date
 from arkrelay.config.schema import Reader
-from arkrelay.config.values import describe
 from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
 from arkrelay.model.delivery import Route, TlsRule
 from arkrelay.model.settings import Listen, Sandbox, Settings
-from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
-from arkrelay.policy.metadata import faults
 from arkrelay.policy.route import POOL_NAME
-from arkrelay.policy.targets import parse_target
 
 T = TypeVar("T")
 
-CREDENTIAL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,50}")  # Ark contract §8.6
-TENANT_NAME_CHARS = 100  # Ark contract §8.5
-SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")  # RFC 6376 §3.1: labels of a name
-TRACK_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 DEFAULT_LISTENERS = (
     Listen(service="submission", address="127.0.0.1:2525", tls="optional"),
     Listen(service="http", address="127.0.0.1:8025"),
@@ -118,17 +109,6 @@ def _check_sandbox(reader: Reader, sandbox: Sandbox) -> None:
         reader.report("sandbox.simulator", "is the domain that mail of the sandbox comes from: take another")
 
 
-def unsubscribe_warnings(settings: Settings, tenants: Iterable[Part[Tenant]]) -> list[str]:
-    """Return a sentence for each tenant whose mail lacks the unsubscription that its file asks for."""
-    if settings.public.url.startswith("https://"):
-        return []
-    return [
-        f'{part.reader.file}: unsubscribe needs [public] url = "https://…" in arkrelay.toml: none is offered'
-        for part in tenants
-        if part.value.unsubscribe.enabled or part.value.unsubscribe.tags
-    ]
-
-
 def _check_addresses(reader: Reader, settings: Settings) -> None:
     seen: dict[str, str] = {}
     for key, address in [
@@ -162,91 +142,6 @@ def _check_probe_host(reader: Reader, host: str) -> None:
         parse_host_port(host, default_port=25)
     except ValueError as exc:
         reader.report("doctor.probe_host", str(exc))
-
-
-def check_platform(part: Part[Platform], *, allow_http: bool) -> None:
-    """Report what is wrong in platform.toml."""
-    reader = part.reader
-    _check_unique(reader, part.value.keys, "name")
-    _check_unique(reader, part.value.keys, "id")
-    _check_unique(reader, part.value.webhooks, "id")
-    for things in (part.value.keys, part.value.webhooks):
-        _check_dates(reader, things)
-    for webhook in part.value.webhooks:
-        _check_webhook(reader, webhook, allow_http=allow_http)
-
-
-def check_tenant(part: Part[Tenant], *, allow_http: bool) -> None:
-    """Report what is wrong in one tenant file, taken alone."""
-    tenant, reader = part.value, part.reader
-    if not 0 < len(tenant.name) <= TENANT_NAME_CHARS:
-        reader.report("name", f"must have 1 to {TENANT_NAME_CHARS} characters")
-    _check_metadata(reader, tenant.metadata)
-    _check_unique(reader, tenant.credentials, "name")
-    _check_dates(reader, [tenant])
-    for things in (tenant.credentials, tenant.domains, tenant.webhooks, tenant.track_domains):
-        _check_unique(reader, things, "id")
-        _check_dates(reader, things)
-    own = {domain.name for domain in tenant.domains} if part.whole else None
-    for credential in tenant.credentials:
-        _check_credential(reader, credential, own)
-    for domain in tenant.domains:
-        _check_domain(reader, domain)
-    for webhook in tenant.webhooks:
-        _check_webhook(reader, webhook, allow_http=allow_http)
-    tracked: set[str] = set()
-    for track in tenant.track_domains:
-        if not TRACK_LABEL.fullmatch(track.name):
-            reader.report(
-                reader.at(track, "name"), "expected one label: lower-case letters, digits and inner hyphens"
-            )
-        if own is not None and track.domain not in own:
-            reader.report(reader.at(track, "domain"), f"{track.domain} is not a domain of this tenant")
-        if track.domain in tracked:  # Ark contract §13: one for each sending domain
-            reader.report(reader.at(track, "domain"), f"{track.domain} has a track domain already")
-        tracked.add(track.domain)
-
-
-def check_domains(tenants: Mapping[str, Part[Tenant]]) -> None:
-    """Report each domain that two tenants claim, or one tenant twice: mail of it would have two owners."""
-    owners: dict[str, str] = {}
-    for tenant_id, part in tenants.items():
-        for domain in part.value.domains:
-            owner = owners.setdefault(domain.name, tenant_id)
-            if owner != tenant_id or part.value.domain(domain.name) is not domain:
-                whose = "this tenant" if owner == tenant_id else f"tenant {owner}"
-                part.reader.report(part.reader.at(domain, "name"), f"{domain.name} is already a domain of {whose}")
-
-
-def check_pools(main: Part[Settings], tenants: Mapping[str, Part[Tenant]]) -> None:
-    """Report each tenant whose mail could leave from no address: its pool has none."""
-    sources = main.value.sources
-    pools = {source.pool for source in sources}
-    for tenant_id, part in tenants.items():
-        pool = part.value.pool
-        if pool and pool not in pools:
-            known = ", ".join(sorted(pools - {""})) or "none"
-            part.reader.report(
-                "pool", f'no [[source]] of arkrelay.toml is in the pool "{pool}"; pools there: {known}'
-            )
-        elif sources and not pool and "" not in pools:
-            part.reader.report(
-                "pool", f"is needed: every [[source]] of arkrelay.toml is in a pool, and {tenant_id} names none"
-            )
-
-
-def check_reports(part: Part[Settings], tenants: Iterable[Part[Tenant]]) -> None:
-    """Report a sender of TLS reports who could not send: they are mail of a tenant, signed like any other."""
-    reports, reader = part.value.tls_reports, part.reader
-    if not (reports.send or reports.contact):
-        return
-    try:
-        address = parse_mailbox(reports.contact)
-    except AddressError as exc:
-        reader.report("tls_reports.contact", str(exc) if reports.contact else "is needed to send reports")
-        return
-    if not any(domain.name == address.domain for tenant in tenants for domain in tenant.value.domains):
-        reader.report("tls_reports.contact", f"{address.domain} is not a sender domain of any tenant")
 
 
 def _check_listen(reader: Reader, listen: Listen, endpoint: Endpoint, tenant_ids: Collection[str]) -> None:
@@ -355,60 +250,3 @@ def _route_domain(route: Route | TlsRule) -> str:
         return "*"
     bare = route.domain.removeprefix("*.")
     return route.domain[: len(route.domain) - len(bare)] + parse_domain(bare, utf8=True)
-
-
-def _check_credential(reader: Reader, credential: Credential, own: Collection[str] | None) -> None:
-    if not CREDENTIAL_NAME.fullmatch(credential.name):
-        reader.report(reader.at(credential, "name"), "expected 1 to 50 letters, digits, dashes or underscores")
-    for index, domain in enumerate(credential.domains):
-        if own is not None and domain not in own:
-            reader.report(f"{reader.at(credential, 'domains')}[{index}]", f"{domain} is not a domain of this tenant")
-
-
-def _check_domain(reader: Reader, domain: Domain) -> None:
-    selectors: set[str] = set()
-    for key in domain.dkim:
-        if not all(SELECTOR.fullmatch(label) for label in key.selector.split(".")):
-            reader.report(reader.at(key, "selector"), "expected letters, digits and inner hyphens")
-        if key.selector.lower() in selectors:
-            reader.report(reader.at(key, "selector"), f"{key.selector} is used twice")
-        selectors.add(key.selector.lower())
-        for part in ("since", "seen"):
-            if value := getattr(key, part):
-                try:
-                    parse_date(value)
-                except ValueError:
-                    reader.report(reader.at(key, part), f"expected ISO 8601, got {describe(value)}")
-
-
-def _check_webhook(reader: Reader, webhook: Webhook, *, allow_http: bool) -> None:
-    if not webhook.name:
-        reader.report(reader.at(webhook, "name"), "is empty")
-    try:
-        parse_target(webhook.url, allow_http=allow_http)
-    except ValueError as exc:
-        reader.report(reader.at(webhook, "url"), str(exc))
-
-
-def _check_metadata(reader: Reader, metadata: Mapping[str, object]) -> None:
-    for key, reason in faults(metadata):
-        reader.report(f"metadata.{key}" if key else "metadata", reason)
-
-
-def _check_dates(reader: Reader, things: Iterable[object]) -> None:
-    for thing in things:
-        for key in ("created_at", "updated_at"):
-            if value := getattr(thing, key, ""):
-                try:
-                    parse_date(value)
-                except ValueError:
-                    reader.report(reader.at(thing, key), f"expected ISO 8601, got {describe(value)}")
-
-
-def _check_unique(reader: Reader, things: Iterable[object], key: str) -> None:
-    seen: dict[object, object] = {}
-    for thing in things:
-        value = getattr(thing, key)
-        if value and value in seen:
-            reader.report(reader.at(thing, key), f"is the same as that of {reader.at(seen[value])}")
-        seen.setdefault(value, thing)

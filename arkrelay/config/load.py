@@ -10,17 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from arkrelay.config.check import (
-    Part,
+from arkrelay.config.check import Part, check_settings, listeners, routes, tls_rules
+from arkrelay.config.checktenants import (
     check_domains,
     check_platform,
     check_pools,
     check_reports,
-    check_settings,
     check_tenant,
-    listeners,
-    routes,
-    tls_rules,
     unsubscribe_warnings,
 )
 from arkrelay.config.dates import platform_with_dates, with_dates
