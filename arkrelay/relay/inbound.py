@@ -39,6 +39,7 @@ from arkrelay.store import queue as rows
 from arkrelay.store import reports, suppressions
 from arkrelay.store.database import Store
 from arkrelay.store.history import insert_events, list_attempts
+from arkrelay.store.outcomes import apply
 
 log = structlog.get_logger()
 
@@ -137,7 +138,7 @@ class Inbound:
                 outcome = taken.outcome
                 if burst is not None and outcome.suppress is not None:
                     outcome = replace(outcome, suppress=None)
-                rows.apply(db, [outcome])
+                apply(db, [outcome])
                 taken = replace(taken, outcome=outcome)
             if taken is not None and notice is not None:
                 insert_notices(db, [notice], self._store.epoch)

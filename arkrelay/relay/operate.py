@@ -19,6 +19,7 @@ from arkrelay.relay.queue import Queue
 from arkrelay.store import bodies
 from arkrelay.store import queue as rows
 from arkrelay.store.database import Store
+from arkrelay.store.outcomes import apply
 
 BATCH = 500  # recipients in one write; more go in several
 
@@ -112,7 +113,7 @@ class Operator:
                 limit=BATCH,
             )
             outcomes = [_outcome(verb, one, now, reason) for one in found]
-            rows.apply(db, outcomes)
+            apply(db, outcomes)
             return outcomes
 
         if not statuses:

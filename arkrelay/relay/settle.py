@@ -34,7 +34,7 @@ from arkrelay.policy.sentences import sentence
 from arkrelay.relay import notices
 from arkrelay.relay.notices import Notice, Notices
 from arkrelay.store.database import Store
-from arkrelay.store.queue import apply
+from arkrelay.store.outcomes import apply
 
 log = structlog.get_logger()
 

@@ -1,6 +1,6 @@
 """A state directory with a large queue, as hours of trouble leave it, filled through the store's own functions.
 
-Every row is what ``relay.submit`` and ``store.queue.apply`` would have written: messages with content and an event,
+Every row is what ``relay.submit`` and ``store.outcomes`` would have written: messages with content and an event,
 recipients that wait for their first try or for a later one (with the attempt before), counters that agree. A few
 destinations have most of the mail, as ever. Some are dead, each in one of the ways of ``DEAD``.
 

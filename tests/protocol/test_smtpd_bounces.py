@@ -22,6 +22,7 @@ from arkrelay.relay import inbound
 from arkrelay.smtpd import bounces
 from arkrelay.store import history, queue, reports, suppressions
 from arkrelay.store.accept import Insertion, insert_messages
+from arkrelay.store.outcomes import apply
 
 NOW = time.time()
 
@@ -444,9 +445,7 @@ async def test_a_bounce_that_comes_before_its_delivery_is_on_disk_waits_for_it(
             await report(rig, "exim-text", to, code=451)
         assert await rig.store.read(lambda db: reports.list_reports(db, bob.id)) == []
         task = asyncio.create_task(report(rig, "exim-text", to))
-        await rig.store.write(
-            lambda db: queue.apply(db, [Outcome(claimed, NOW, Status.SENT, "taken", 1, details="taken")])
-        )
+        await rig.store.write(lambda db: apply(db, [Outcome(claimed, NOW, Status.SENT, "taken", 1, details="taken")]))
         await task
         assert (await state(rig, bob)).status is Status.BOUNCED
 
@@ -461,7 +460,7 @@ async def test_a_database_in_trouble_is_the_senders_to_wait_for_and_nothing_is_h
         bob = await sent(rig)
         to = f"{mark_of(rig, bob)}@rp.relay.test"
         with monkeypatch.context() as trouble:
-            trouble.setattr(queue, "apply", broken)
+            trouble.setattr(inbound, "apply", broken)
             await report(rig, "exim-text", to, code=451)
         assert (await state(rig, bob)).status is Status.SENT
         assert await rig.store.read(lambda db: reports.list_reports(db, bob.id)) == []

@@ -15,8 +15,8 @@ from arkrelay.policy.notify import Action
 from arkrelay.relay import notices
 from arkrelay.relay.notices import Notices, signers_of
 from arkrelay.store import bodies
-from arkrelay.store import queue as rows
 from arkrelay.store.find import Filters, page
+from arkrelay.store.outcomes import apply
 
 NO = Reply(550, "5.1.1", "who is that?", Stage.RCPT)
 LATER = Reply(451, "4.2.0", "come back", Stage.RCPT)
@@ -117,7 +117,7 @@ async def test_a_job_that_runs_twice_writes_the_same_notice(rig: Rig) -> None:
     def job(db: Any) -> None:
         db.execute("SAVEPOINT first")
         for _ in range(2):
-            rows.apply(db, [outcome])
+            apply(db, [outcome])
             notices.insert(db, [notice], rig.store.epoch)
             db.execute("ROLLBACK TO first") if _ == 0 else None
 

@@ -14,6 +14,7 @@ from arkrelay.store import queue
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
+from arkrelay.store.outcomes import apply
 
 NOW = 1_800_000_000.0
 STEPS = 100  # the grain of ``steps``
@@ -137,7 +138,7 @@ class Faults:
 async def settle(store: Store, of: Recipient, status: Status = Status.SENT, **more: Any) -> None:
     """Apply one outcome, as the result of a delivery."""
     result = outcome(of, status, **more)
-    await store.write(lambda db: queue.apply(db, [result]), essential=True)
+    await store.write(lambda db: apply(db, [result]), essential=True)
 
 
 async def load(store: Store, of: Recipient) -> Recipient:

@@ -20,6 +20,7 @@ from arkrelay.store import bodies, find, history, lists, peertls, prune, queue, 
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Phase
+from arkrelay.store.outcomes import apply
 
 
 async def test_a_message_comes_back_as_it_was_given(store: Store) -> None:
@@ -143,7 +144,7 @@ async def test_what_a_peer_has_taken_is_not_queued_again_by_a_late_outcome(store
 async def test_an_outcome_for_a_recipient_that_is_gone_is_passed_over(store: Store) -> None:
     one, other = await accept(store), await accept(store)
     gone = replace(one, id=9999)
-    await store.write(lambda db: queue.apply(db, [outcome(gone), outcome(other)]))
+    await store.write(lambda db: apply(db, [outcome(gone), outcome(other)]))
     assert (await load(store, other)).status is Status.SENT
 
 
@@ -163,11 +164,11 @@ async def _settled(directory: Path, *, at_once: bool) -> dict[str, list[tuple[ob
             *(outcome(one, Status.HARDFAIL) for one in ones[7:]),
         ]
         for some in [outcomes] if at_once else [[one] for one in outcomes]:
-            await store.write(partial(queue.apply, outcomes=some))
+            await store.write(partial(apply, outcomes=some))
         bounced = [outcome(await load(store, ones[0]), Status.BOUNCED, attempt=None)]
         twice = [outcome(ones[6], Status.SOFTFAIL, due_at=NOW + 1), outcome(ones[6])]
         for some in [[*bounced, *twice]] if at_once else [bounced, twice[:1], twice[1:]]:
-            await store.write(partial(queue.apply, outcomes=some))
+            await store.write(partial(apply, outcomes=some))
         rows: dict[str, list[tuple[object, ...]]] = {}
         for name in ("recipients", "attempts", "events", "counters"):
             query = f"SELECT * FROM {name}"
@@ -199,7 +200,7 @@ async def test_hostile_text_is_stored_as_valid_text(store: Store, hostile: str) 
         suppress=Suppress(hostile),
         attempt=replace(attempt(one), result=reply, host=hostile),
     )
-    await store.write(lambda db: queue.apply(db, [replace(result, reason=hostile)]))
+    await store.write(lambda db: apply(db, [replace(result, reason=hostile)]))
     got = await load(store, one)
     (delivery,) = await store.read(lambda conn: history.list_attempts(conn, one.id))
     for value in (got.reason, got.message.subject, got.address, delivery.output, delivery.details):

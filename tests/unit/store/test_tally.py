@@ -7,8 +7,9 @@ from unit.store.build import NOW, accept, attempt, count, outcome
 from arkrelay.model.attempt import BounceClass
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import prune, queue, tally
+from arkrelay.store import prune, tally
 from arkrelay.store.database import Store
+from arkrelay.store.outcomes import apply
 
 HOUR = 3600.0
 
@@ -18,7 +19,7 @@ async def tried(
 ) -> None:
     status = Status.SENT if bounce_class is None else Status.HARDFAIL
     one = outcome(of, status, at=at, attempt=replace(attempt(of, at=at), site=site), bounce_class=bounce_class)
-    await store.write(lambda db: queue.apply(db, [one]))
+    await store.write(lambda db: apply(db, [one]))
 
 
 async def day(

@@ -7,8 +7,9 @@ from unit.store.build import NOW, accept, attempt, count, outcome
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.settings import Retention
 from arkrelay.model.transcript import Spoken, Who
-from arkrelay.store import history, prune, queue
+from arkrelay.store import history, prune
 from arkrelay.store.database import Store
+from arkrelay.store.outcomes import apply
 
 DAY = 86400.0
 
@@ -19,7 +20,7 @@ async def settle(store: Store, said: list[tuple[Recipient, str]], at: float = NO
         outcome(one, Status.SOFTFAIL, at=at, attempt=replace(attempt(one, 450, at=at), transcript=text), due_at=at)
         for one, text in said
     ]
-    await store.write(lambda db: queue.apply(db, outcomes))
+    await store.write(lambda db: apply(db, outcomes))
 
 
 async def kept(store: Store, of: Recipient) -> list[tuple[Spoken, ...] | None]:
@@ -58,7 +59,7 @@ async def test_they_are_forgotten_after_their_retention_in_small_steps_and_the_a
 async def test_they_go_with_their_message_and_never_come_back_under_another(store: Store) -> None:
     gone = await accept(store)
     await settle(store, [(gone, "0*gone")])
-    await store.write(lambda db: queue.apply(db, [outcome(gone, Status.HARDFAIL, attempt=attempt(gone, 550))]))
+    await store.write(lambda db: apply(db, [outcome(gone, Status.HARDFAIL, attempt=attempt(gone, 550))]))
     await store.write(lambda db: prune.prune_step(db, NOW + 61 * DAY, Retention(transcripts_s=1000 * DAY)))
     assert await store.read(lambda db: count(db, "transcripts")) == 0
     fresh = await accept(store, at=NOW + 61 * DAY)

@@ -14,10 +14,11 @@ from unit.store.build import NOW, accept, load, outcome, settle
 
 from arkrelay.model.message import Door, Message, Recipient, Status
 from arkrelay.model.settings import Retention
-from arkrelay.store import backup, prune, queue, schema, usage
+from arkrelay.store import backup, prune, schema, usage
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
+from arkrelay.store.outcomes import apply
 from arkrelay.store.usage import DAY_S, QUARTER_S
 
 MIDNIGHT = NOW // DAY_S * DAY_S
@@ -53,7 +54,7 @@ class Books:
     def settle(self, index: int, status: Status) -> None:
         """Give one recipient a new state, as a delivery that read it long ago: by the state of its first row."""
         one = self.recipients[index % len(self.recipients)]
-        queue.apply(self.db, [outcome(one, status, attempt=None, details="", events=())])
+        apply(self.db, [outcome(one, status, attempt=None, details="", events=())])
 
     def commit(self) -> None:
         usage.flush(self.db)

@@ -22,6 +22,7 @@ from arkrelay.store import lists, place, queue, usage, writer
 from arkrelay.store.connection import Connection, connect
 from arkrelay.store.database import Store
 from arkrelay.store.jobs import Failed
+from arkrelay.store.outcomes import apply
 
 FULL_BYTES = 64 * 1024 * 1024
 
@@ -183,7 +184,7 @@ async def test_an_essential_job_outlives_a_failing_disk(state_dir: Path) -> None
     one = await accept(store, leased=True)
     faults.fail_on, faults.times = "COMMIT", 1
     done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    store.write_later(lambda db: queue.apply(db, [outcome(one)]), done.set_result)
+    store.write_later(lambda db: apply(db, [outcome(one)]), done.set_result)
     assert await done is None
     assert (await store.read(lambda conn: queue.load_recipient(conn, one.id))).status is Status.SENT
     store.close()
@@ -279,7 +280,7 @@ async def test_a_long_lock_is_said_and_results_are_kept_until_it_ends(
     other = connect(store.path)
     other.execute("BEGIN IMMEDIATE")
     done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    store.write_later(lambda db: queue.apply(db, [outcome(one)]), done.set_result)
+    store.write_later(lambda db: apply(db, [outcome(one)]), done.set_result)
     with pytest.raises(StoreError, match="locked"):
         await accept(store)
     assert store.healthy == "the database is locked by another process"
@@ -360,7 +361,7 @@ async def test_a_store_that_closes_on_a_full_disk_opens_again(small_disk: Path) 
     one = await accept(store, leased=True)
     fill(small_disk / "ballast")
     await accept_until_full(store)
-    store.write_later(lambda db: queue.apply(db, [outcome(one)]))
+    store.write_later(lambda db: apply(db, [outcome(one)]))
     await asyncio.to_thread(store.close)
     (small_disk / "ballast").unlink()
     store = Store.open(small_disk / "state")
@@ -407,7 +408,7 @@ async def test_results_wait_when_even_the_reserve_is_not_enough(
     monkeypatch.setattr(place.Reserve, "restore", lambda _self: False)
     faults.fail_on, faults.code, faults.times = "COMMIT", sqlite3.SQLITE_FULL, 5
     done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    store.write_later(lambda db: queue.apply(db, [outcome(one)]), done.set_result)
+    store.write_later(lambda db: apply(db, [outcome(one)]), done.set_result)
     with pytest.raises(StoreFull):
         await accept(store)
     assert await done is None
@@ -439,7 +440,7 @@ async def test_a_database_that_does_not_open_again_is_tried_again(
         return connect_again()
 
     store._writer._connect = not_yet
-    store.write_later(lambda db: queue.apply(db, [outcome(one)]), done.set_result)
+    store.write_later(lambda db: apply(db, [outcome(one)]), done.set_result)
     assert await done is None
     assert fails == -1
     assert store.healthy is None
@@ -459,7 +460,7 @@ async def test_damage_found_after_an_io_error_stops_all_writing(state_dir: Path)
     with pytest.raises(StoreError, match="input/output"):
         await accept(store)
     with pytest.raises(StoreError):
-        await store.write(lambda db: queue.apply(db, [outcome(one)]), essential=True)
+        await store.write(lambda db: apply(db, [outcome(one)]), essential=True)
     assert store.healthy == "the database is damaged"
     store.close()
 
