@@ -1,5 +1,6 @@
 """What webhooks of tenants and of the platform share: names of events, URLs, tests, replays (Ark contract §11)."""
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from arkrelay.api.shapes import iso
 from arkrelay.model.hook import HookDelivery
 from arkrelay.model.tenant import Webhook as Configured
 from arkrelay.relay.hooks import Hook
+from arkrelay.store.hooks import find_delivery
 
 EventName = Literal[
     "MessageSent",
@@ -90,6 +92,30 @@ def pick(webhooks: Sequence[Configured], wanted: str) -> Configured:
     return found
 
 
-def no_delivery(wanted: str) -> ApiError:
-    """Return the refusal of a delivery id that is unknown, or another's."""
-    return ApiError(404, "not_found", f"There is no delivery {wanted[:100]}.")
+async def posted(ask: Ask[Any, Any], owner: str | None, webhook_id: str | None = None) -> HookDelivery:
+    """Return the delivery that the path names, of this owner and webhook, or raise 404."""
+    wanted = ask.path("deliveryId")
+    found = await ask.parts.store.read(lambda db: find_delivery(db, owner or "", wanted, webhook_id))
+    if found is None:
+        raise ApiError(404, "not_found", f"There is no delivery {wanted[:100]}.")
+    return found
+
+
+def attempt_of(one: HookDelivery) -> dict[str, Any]:
+    """Return what every list says of an attempt."""
+    return {
+        "id": one.public_id,
+        "webhook_id": one.webhook_id,
+        "event": one.event,
+        "url": one.url,
+        "attempt": one.attempt,
+        "status_code": one.answer.status,
+        "success": one.answer.success,
+        "will_retry": one.will_retry,
+        "timestamp": iso(one.at),
+    }
+
+
+def request_of(one: HookDelivery) -> SentRequest:
+    """Return what was posted."""
+    return SentRequest(headers=dict(one.headers), payload=json.loads(one.body))

@@ -4,7 +4,6 @@ As a tenant's, with the contract's differences: no uuid and no ``allEvents`` (no
 always wrapped and name the tenant, and the list of attempts is over all webhooks.
 """
 
-import json
 from typing import Annotated, Any
 
 from arkrelay.api.ask import Ask
@@ -16,23 +15,24 @@ from arkrelay.api.hooks import (
     TestEvent,
     ToldEvent,
     Url,
+    attempt_of,
     in_force,
     milliseconds,
-    no_delivery,
     pick,
+    posted,
     replayed,
+    request_of,
     tested,
 )
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged
 from arkrelay.api.settings import changing, newest_first
-from arkrelay.api.shapes import iso
 from arkrelay.api.suppressions import Message
 from arkrelay.model.errors import Conflict
 from arkrelay.model.hook import HookDelivery
 from arkrelay.model.tenant import Webhook as Configured
 from arkrelay.relay.hooks import Hook
 from arkrelay.relay.hooksettings import Wish
-from arkrelay.store.hooks import Filters, find_delivery, list_deliveries
+from arkrelay.store.hooks import Filters, list_deliveries
 
 Events = Annotated[list[EventName], Meta(max_length=100)]  # empty: all
 
@@ -172,17 +172,23 @@ async def list_attempts(ask: Ask[PlatformDeliveryList, Nothing]) -> Page[Platfor
         before=query.before,
     )
     rows, total = await ask.parts.store.read(lambda db: list_deliveries(db, filters, query.page, query.per_page))
-    return Page([PlatformDelivery(**_row(one)) for one in rows], query.page, query.per_page, total)
+    return Page(
+        [PlatformDelivery(**attempt_of(one), tenant_id=one.tenant_id) for one in rows],
+        query.page,
+        query.per_page,
+        total,
+    )
 
 
 async def retrieve_attempt(ask: Ask[Nothing, Nothing]) -> PlatformDeliveryDetail:
     """One attempt, with what was sent and what came back."""
-    one = await _find_delivery(ask)
+    one = await posted(ask, None)
     webhook = _webhook_of(ask, one)
     return PlatformDeliveryDetail(
-        **_row(one),
+        **attempt_of(one),
+        tenant_id=one.tenant_id,
         webhook_name=one.webhook_name if webhook is None else webhook.name,
-        request=SentRequest(headers=dict(one.headers), payload=json.loads(one.body)),
+        request=request_of(one),
         response=PlatformResponse(
             body=one.answer.body if one.answer.status is not None else None,
             duration=milliseconds(one),
@@ -193,7 +199,7 @@ async def retrieve_attempt(ask: Ask[Nothing, Nothing]) -> PlatformDeliveryDetail
 
 async def replay(ask: Ask[Nothing, Nothing]) -> Replayed:
     """Post again what was posted, with a new time and signature; the answer says how it went."""
-    one = await _find_delivery(ask)
+    one = await posted(ask, None)
     webhook = _webhook_of(ask, one)
     if webhook is None:
         raise Conflict("The webhook of this delivery is removed.")
@@ -216,14 +222,6 @@ def _find(ask: Ask[Any, Any]) -> Hook:
     return Hook(None, in_force(ask, None, pick(ask.snapshot.platform.webhooks, ask.path("webhookId"))))
 
 
-async def _find_delivery(ask: Ask[Any, Any]) -> HookDelivery:
-    wanted = ask.path("deliveryId")
-    found = await ask.parts.store.read(lambda db: find_delivery(db, "", wanted))
-    if found is None:
-        raise no_delivery(wanted)
-    return found
-
-
 def _webhook_of(ask: Ask[Any, Any], delivery: HookDelivery) -> Configured | None:
     """Return the webhook of a delivery, unless it is removed."""
     return next((one for one in ask.snapshot.platform.webhooks if one.id == delivery.webhook_id), None)
@@ -242,18 +240,3 @@ def _summary(one: Configured) -> dict[str, Any]:
 
 def _shape(one: Configured) -> PlatformWebhook:
     return PlatformWebhook(**_summary(one), updated_at=one.updated_at)
-
-
-def _row(one: HookDelivery) -> dict[str, Any]:
-    return {
-        "id": one.public_id,
-        "webhook_id": one.webhook_id,
-        "tenant_id": one.tenant_id,
-        "event": one.event,
-        "url": one.url,
-        "attempt": one.attempt,
-        "status_code": one.answer.status,
-        "success": one.answer.success,
-        "will_retry": one.will_retry,
-        "timestamp": iso(one.at),
-    }

@@ -5,7 +5,6 @@ nobody registers a webhook that shall never be called, and the configuration fil
 the same by saying nothing. Names need not be unique. What may be written is decided in ``relay.hooksettings``.
 """
 
-import json
 from typing import Annotated, Any
 
 from arkrelay.api.ask import Ask
@@ -17,22 +16,22 @@ from arkrelay.api.hooks import (
     TestEvent,
     ToldEvent,
     Url,
+    attempt_of,
     in_force,
     milliseconds,
-    no_delivery,
     pick,
+    posted,
     replayed,
+    request_of,
     tested,
 )
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged
 from arkrelay.api.settings import changing, newest_first
-from arkrelay.api.shapes import iso
 from arkrelay.api.suppressions import Message
-from arkrelay.model.hook import HookDelivery
 from arkrelay.model.tenant import Webhook as Configured
 from arkrelay.relay.hooks import Hook
 from arkrelay.relay.hooksettings import Wish
-from arkrelay.store.hooks import Filters, find_delivery, list_deliveries
+from arkrelay.store.hooks import Filters, list_deliveries
 
 Events = Annotated[list[EventName], Meta(min_length=1, max_length=100)]
 
@@ -196,17 +195,17 @@ async def list_attempts(ask: Ask[DeliveryList, Nothing]) -> Page[WebhookDelivery
         before=query.before,
     )
     rows, total = await ask.parts.store.read(lambda db: list_deliveries(db, filters, query.page, query.per_page))
-    return Page([WebhookDelivery(**_row(one)) for one in rows], query.page, query.per_page, total)
+    return Page([WebhookDelivery(**attempt_of(one)) for one in rows], query.page, query.per_page, total)
 
 
 async def retrieve_attempt(ask: Ask[Nothing, Nothing]) -> WebhookDeliveryDetail:
     """One attempt, with what was sent and what came back."""
     hook = _find(ask)
-    one = await _find_delivery(ask, hook)
+    one = await posted(ask, hook.owner, hook.webhook.id)
     return WebhookDeliveryDetail(
-        **_row(one),
+        **attempt_of(one),
         webhook_name=hook.webhook.name,
-        request=SentRequest(headers=dict(one.headers), payload=json.loads(one.body)),
+        request=request_of(one),
         response=EndpointResponse(
             status_code=one.answer.status,
             body=one.answer.body if one.answer.status is not None else None,
@@ -218,7 +217,7 @@ async def retrieve_attempt(ask: Ask[Nothing, Nothing]) -> WebhookDeliveryDetail:
 async def replay(ask: Ask[Nothing, Nothing]) -> Replayed:
     """Post again what was posted, with a new time and signature; the answer says how it went."""
     hook = _find(ask)
-    return await replayed(ask, hook, await _find_delivery(ask, hook))
+    return await replayed(ask, hook, await posted(ask, hook.owner, hook.webhook.id))
 
 
 async def test(ask: Ask[Nothing, TestEvent]) -> Tested:
@@ -241,14 +240,6 @@ def _find(ask: Ask[Any, Any]) -> Hook:
     return Hook(tenant.id, in_force(ask, tenant.id, pick(tenant.webhooks, ask.path("webhookId"))))
 
 
-async def _find_delivery(ask: Ask[Any, Any], hook: Hook) -> HookDelivery:
-    wanted, owner, webhook_id = ask.path("deliveryId"), hook.owner or "", hook.webhook.id
-    found = await ask.parts.store.read(lambda db: find_delivery(db, owner, wanted, webhook_id))
-    if found is None:
-        raise no_delivery(wanted)
-    return found
-
-
 def _shape(one: Configured) -> Webhook:
     return Webhook(
         id=one.id,
@@ -260,17 +251,3 @@ def _shape(one: Configured) -> Webhook:
         enabled=one.enabled,
         created_at=one.created_at,
     )
-
-
-def _row(one: HookDelivery) -> dict[str, Any]:
-    return {
-        "id": one.public_id,
-        "webhook_id": one.webhook_id,
-        "event": one.event,
-        "url": one.url,
-        "attempt": one.attempt,
-        "status_code": one.answer.status,
-        "success": one.answer.success,
-        "will_retry": one.will_retry,
-        "timestamp": iso(one.at),
-    }
