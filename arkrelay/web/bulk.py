@@ -44,6 +44,14 @@ class Offer:
     unfinished: bool
     statuses: tuple[Status, ...]
 
+    @property
+    def matches(self) -> str:
+        """How many it is for, as a sentence."""
+        if not self.n:
+            return "How many match is not known before it is done."
+        many = f"{number(self.n)} message matches" if self.n == 1 else f"{number(self.n)} messages match"
+        return f"At least {many}." if self.unfinished else f"{many}."
+
 
 def statuses_of(verb: Verb, filters: Filters) -> tuple[Status, ...]:
     """Return the states in which ``verb`` takes up what the filter finds; none: it is not for these."""

@@ -36,7 +36,8 @@ async def show(visit: Visit) -> Page:
     wanted = _filters(visit, asked)
     filters, below = wanted.filters, visit.older
     leaf = await visit.parts.store.read(lambda db: browse.recipients(db, filters, below, PER_PAGE))
-    offers = await visit.parts.store.read(lambda db: bulk.offers(db, filters)) if wanted.acts else []
+    some = bool(leaf.recipients) or leaf.unfinished or below is not None
+    offers = await visit.parts.store.read(lambda db: bulk.offers(db, filters)) if wanted.acts and some else []
     counts = await visit.parts.store.read(lambda db: totals(db, filters.tenant_id))
     narrowed = any(value for name, value in asked.items() if name != "tenant")
     return Page(

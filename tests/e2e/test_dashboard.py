@@ -346,9 +346,11 @@ async def test_a_message_is_held_released_retried_and_deleted(door: ArkDoor, acm
 
 
 async def waiting(door: ArkDoor, *addresses: str, **more: str) -> list[str]:
-    """Send mail that is deferred, to domains of the MX's, and return the ids once it is."""
+    """Send mail that is deferred, to domains of the MX, and return the ids once it is."""
     for address in addresses:
-        door.dns.set(address.rpartition("@")[2], "MX", "10 mx.rcpt.test.")
+        domain = address.rpartition("@")[2]
+        door.dns.set(domain, "MX", f"10 mx.{domain}.")
+        door.dns.set(f"mx.{domain}", "A", "127.0.0.1")
     ids = [await send(door, address, **more) for address in addresses]
     for one in ids:
         await door.settled(door.api(), one, "softfail")
@@ -656,7 +658,7 @@ async def test_a_webhook_is_made_changed_disabled_and_deleted(door: ArkDoor, acm
     ],
 )
 async def test_what_a_webhook_cannot_be_is_said_at_its_field_and_the_rest_is_kept(
-    door: ArkDoor, acme: Panel, change: dict[str, str], field: str, said: str
+    door: ArkDoor, acme: Panel, made: dict[str, str], change: dict[str, str], field: str, said: str
 ) -> None:
     before = await webhooks_of(door)
     fields = hook_fields("Kept", door.receiver.url("kept") + "?token=sesame", enabled=False) | change
