@@ -396,6 +396,8 @@ async def test_all_with_a_tag_is_held_and_released_and_deleted(door: ArkDoor, ac
     ids = await waiting(door, "busy-1@tagged.test", "busy-2@tagged.test", tag="bulk")
     ids += await waiting(door, "busy-1@tagged.test", tag="other")
     assert set(offered(await acme.get("messages?tag=bulk"))) == {"retry", "hold", "delete"}
+    assert set(offered(await acme.get("messages?tenant=acme"))) >= {"retry", "hold", "delete"}
+    assert offered(await acme.get("messages?tag=bulk&domain=none.test")) == {}
     where = "messages?tag=bulk&domain=tagged.test&from=app@sender.test&since=2020-01-01"
     held = await acme.post(where, {"verb": "hold"})
     assert "2 are held: they are not sent until somebody releases them." in held.said
