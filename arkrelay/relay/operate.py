@@ -41,9 +41,15 @@ APPLIES = {
 }
 
 
+_UNSENT = QUEUED | {Status.HELD}  # the content of these is kept
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which recipients a verb is for: just these public ids, or all that match."""
+    """Which recipients a verb is for: just these public ids, or all that match.
+
+    The fields are those of ``find.Filters``. ``sender`` and what follows are for what is chosen without ids.
+    """
 
     tokens: tuple[str, ...] = ()
     tenant_id: str | None = None
@@ -51,6 +57,10 @@ class Selection:
     domain: str | None = None
     address: str | None = None
     destinations: tuple[str, ...] | None = None
+    sender: str | None = None
+    tag: str | None = None
+    after: float | None = None
+    before: float | None = None
 
 
 class Operator:
@@ -78,7 +88,8 @@ class Operator:
     async def many(self, verb: Verb, selection: Selection, reason: str = "") -> int:
         """Do ``verb`` to what is selected and not in hand; return how many, and then it is on disk.
 
-        ``reason`` is told instead of "by hand".
+        ``reason`` is told instead of "by hand". Each is changed once, newest first: what is retried and deferred
+        again meanwhile is not taken up again, nor is what has come since.
         """
         now = time.time()
         changed = 0
@@ -87,21 +98,28 @@ class Operator:
             destinations = selection.destinations
             if destinations is None and selection.domain is not None:
                 destinations = self._queue.destinations_to(selection.domain)
+            elif destinations is None and selection.tenant_id is not None:
+                destinations = self._queue.destinations_of(selection.tenant_id)
             self._queue.end_rests(destinations)
             wanted = (selection.statuses or APPLIES[verb]) - {Status.PENDING}
             if not wanted:
                 return 0
             selection = replace(selection, statuses=wanted)
-        while count := await self._batch(verb, selection, now, reason):
-            changed += count
-            if selection.tokens:
-                break
-        return changed
+        below: tuple[float, int] | None = None
+        while True:
+            found, n = await self._batch(verb, selection, below, now, reason)
+            changed += n
+            if selection.tokens or len(found) < BATCH:
+                return changed
+            below = found[-1].message.accepted_at, found[-1].id
 
-    async def _batch(self, verb: Verb, selection: Selection, now: float, reason: str) -> int:
+    async def _batch(
+        self, verb: Verb, selection: Selection, below: tuple[float, int] | None, now: float, reason: str
+    ) -> tuple[list[Recipient], int]:
+        """Change the first that are below this place; return those that were looked at, and how many were changed."""
         statuses = (selection.statuses or APPLIES[verb]) & APPLIES[verb]
 
-        def job(db: sqlite3.Connection) -> list[Outcome]:
+        def job(db: sqlite3.Connection) -> tuple[list[Recipient], list[Outcome]]:
             found = rows.select_for_operation(
                 db,
                 tokens=selection.tokens,
@@ -110,15 +128,24 @@ class Operator:
                 domain=selection.domain,
                 address=selection.address,
                 destinations=selection.destinations,
+                sender=selection.sender,
+                tag=selection.tag,
+                after=selection.after,
+                before=selection.before,
+                below=below,
                 limit=BATCH,
             )
-            outcomes = [_outcome(verb, one, now, reason) for one in found]
+            outcomes = [
+                _outcome(verb, one, now, reason)
+                for one in found
+                if one.status in _UNSENT or bodies.has_content(db, one.message.id)  # else there is nothing to send
+            ]
             apply(db, outcomes)
-            return outcomes
+            return found, outcomes
 
         if not statuses:
-            return 0
-        outcomes = await self._store.write(job)
+            return [], 0
+        found, outcomes = await self._store.write(job)
         for outcome in outcomes:
             settle.log_outcome(outcome)
             if outcome.due_at is not None:
@@ -126,7 +153,7 @@ class Operator:
                 self._queue.note_due(recipient.destination, recipient.message.tenant_id, outcome.due_at)
         if verb is Verb.RETRY:
             self._queue.end_rests({outcome.recipient.destination for outcome in outcomes})
-        return len(outcomes)
+        return found, len(outcomes)
 
 
 def _outcome(verb: Verb, recipient: Recipient, now: float, reason: str) -> Outcome:

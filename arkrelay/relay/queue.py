@@ -128,6 +128,10 @@ class Queue:
         """Return the destinations of mail to a domain that are known, one for each demand of TLS and each pool."""
         return tuple(name for name in self.schedule.lanes if split(name)[2] == domain)
 
+    def destinations_of(self, tenant_id: str) -> tuple[str, ...]:
+        """Return the destinations for which a tenant has mail."""
+        return tuple(name for name, lane in self.schedule.lanes.items() if tenant_id in lane.shares)
+
     def end_rests(self, destinations: Collection[str] | None = None) -> None:
         """A person wants mail tried now, and may have mended what was wrong: for some destinations, or for all."""
         now = time.time()

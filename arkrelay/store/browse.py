@@ -14,7 +14,7 @@ from arkrelay.model.address import address_key
 from arkrelay.model.message import Recipient, Status
 from arkrelay.store.connection import text
 from arkrelay.store.find import Filters, by_ids
-from arkrelay.store.usage import TENANTS
+from arkrelay.store.usage import TENANTS, totals
 
 LOOKED = 10_000  # rows that one page looks at, at most some 50 ms
 
@@ -72,6 +72,32 @@ def recipients(conn: sqlite3.Connection, filters: Filters, below: Mark | None = 
     return Leaf(by_ids(conn, taken.ids), taken.older, taken.unfinished)
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many match; ``unfinished``: at least so many, because enough was looked at."""
+
+    n: int
+    unfinished: bool = False
+
+
+def count(conn: sqlite3.Connection, filters: Filters, most: int = LOOKED) -> Counted:
+    """Return how many match, exactly where a counter knows, else having looked at no more than ``most`` rows.
+
+    For states that few are in, such as what waits: it looks at those.
+    """
+    if filters == Filters(tenant_id=filters.tenant_id, statuses=filters.statuses):
+        counts = totals(conn, filters.tenant_id)
+        return Counted(sum(counts[status] for status in (filters.statuses or Status)))
+    n = looked = 0
+    for sql, values in _walks(conn, filters, by_state=True):
+        for row in conn.execute(sql, values):
+            if looked == most:
+                return Counted(n, unfinished=True)
+            looked += 1
+            n += bool(row[2])
+    return Counted(n)
+
+
 def oldest(conn: sqlite3.Connection, tenant_id: str | None, status: Status) -> float | None:
     """Return when the oldest recipient in this state was accepted, of one tenant or of all; None: there is none."""
     found: list[float] = []
@@ -90,10 +116,21 @@ def _row(row: tuple[float, int, int | None]) -> Row:
     return row[0], row[1], bool(row[2])
 
 
-def _walks(conn: sqlite3.Connection, filters: Filters, below: Mark | None) -> Iterator[tuple[str, list[object]]]:
-    """Yield the queries that together see what may match, each along one index from its newest end."""
+def _walks(
+    conn: sqlite3.Connection, filters: Filters, below: Mark | None = None, *, by_state: bool = False
+) -> Iterator[tuple[str, list[object]]]:
+    """Yield the queries that together see what may match, each along one index from its newest end.
+
+    ``by_state``: through what is in the states, also for what one author has sent or what has one tag.
+    """
     looked_at = _Conditions()
     looked_at.add("r.domain = ?", text(filters.domain))
+    of_message = filters.sender is not None or filters.tag is not None
+    join = " CROSS JOIN messages m ON m.id = r.message_id" if of_message else ""
+    by_message = of_message and not by_state and filters.address is None
+    if not by_message:
+        looked_at.add("m.author = ?", text(filters.sender))
+        looked_at.add("m.tag = ?", text(filters.tag))
     if filters.address is not None:
         along = _Conditions()
         along.add("r.address_key = ?", address_key(text(filters.address) or ""))
@@ -101,15 +138,11 @@ def _walks(conn: sqlite3.Connection, filters: Filters, below: Mark | None) -> It
             along.add("r.id < ?", below.id)
         _add_times(looked_at, filters, "r.")
         looked_at.add("r.tenant_id = ?", filters.tenant_id)
-        looked_at.add("m.author = ?", text(filters.sender))
-        looked_at.add("m.tag = ?", text(filters.tag))
         _add_statuses(looked_at, filters)
-        join = "" if filters.sender is None and filters.tag is None else " JOIN messages m ON m.id = r.message_id"
         # index recipients_address, and numbers are in the order of acceptance
         yield _query(f"recipients r INDEXED BY recipients_address{join}", "r.id DESC", along, looked_at)
         return
     tenants = [filters.tenant_id] if filters.tenant_id is not None else _tenants(conn)
-    by_message = filters.sender is not None or filters.tag is not None
     for tenant in tenants:
         if by_message:
             index = "messages_author" if filters.sender is not None else "messages_tag"
@@ -133,7 +166,7 @@ def _walks(conn: sqlite3.Connection, filters: Filters, below: Mark | None) -> It
             _add_times(along, filters, "r.")
             _add_below(along, below, "r.")
             index = "recipients_tenant" if status is None else "recipients_status"
-            yield _query(f"recipients r INDEXED BY {index}", "r.accepted_at DESC, r.id DESC", along, looked_at)
+            yield _query(f"recipients r INDEXED BY {index}{join}", "r.accepted_at DESC, r.id DESC", along, looked_at)
 
 
 class _Conditions:

@@ -37,6 +37,7 @@ class Filters:
     message_id: int | None = None
     destinations: tuple[str, ...] | None = None  # of what is queued; what is not queued has none
     idle: bool = False  # only what no delivery has in hand
+    below: tuple[float, int] | None = None  # time of acceptance and id: only what comes after it, newest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,15 @@ def total(conn: sqlite3.Connection, filters: Filters, at_least: int = 0) -> int:
     return max(n, at_least) if n >= COUNT_MAX else n
 
 
+def count_in_hand(conn: sqlite3.Connection, filters: Filters) -> int:
+    """Return how many that match a delivery has in hand now; not for filters with ``destinations``."""
+    along: list[tuple[str, object]] = [("r.lease != 0", None)]
+    if filters.address is not None:
+        along.append(("r.address_key = ?", address_key(text(filters.address) or "")))
+    walk = _walk("recipients r INDEXED BY recipients_leased", along, filters, list(_residual(filters)))
+    return int(conn.execute(walk.sql("count(*)"), walk.parameters).fetchone()[0])
+
+
 def by_ids(conn: sqlite3.Connection, ids: list[int]) -> list[Recipient]:
     """Return the recipients with these ids, in the order of the ids; those that are gone are left out."""
     found: dict[int, Recipient] = {}
@@ -118,25 +128,32 @@ def _walks(conn: sqlite3.Connection, filters: Filters) -> Iterator[_Walk]:
             yield _walk(f"recipients r INDEXED BY {index}", among, filters, rest)
         return
     tenants = [filters.tenant_id] if filters.tenant_id is not None else _tenants(conn)
-    if filters.sender is not None or filters.tag is not None:
+    by_message = filters.sender is not None or filters.tag is not None
+    # a person's verb looks among what is in its states, which is less than all that an author has sent since ever
+    if by_message and not (filters.idle and filters.statuses):
         index = "messages_author" if filters.sender is not None else "messages_tag"
         source = f"messages m INDEXED BY {index} CROSS JOIN recipients r INDEXED BY recipients_message"
         source += " ON r.message_id = m.id"
-        times = [(c.replace("r.", "m."), v) for c, v in rest if "accepted_at" in c]
+        times = [(c.replace("r.", "m."), v) for c, v in rest if c.startswith("r.accepted_at")]
         for tenant in tenants:
             yield _walk(source, [("m.tenant_id = ?", tenant), *times], filters, rest, joined=True)
         return
-    index = "recipients_status" if filters.statuses else "recipients_tenant"
     for tenant in tenants:
-        for status in filters.statuses or (None,):
-            first: list[tuple[str, object]] = [("r.tenant_id = ?", tenant)]
-            if status is not None:
-                first.append(("r.status = ?", status.value))
-            yield _Walk(
-                f"recipients r INDEXED BY {index}",
-                tuple(condition for condition, _ in [*first, *rest]),
-                tuple(value for _, value in [*first, *rest] if value is not None),
-            )
+        yield from _by_state(tenant, filters, rest)
+
+
+def _by_state(tenant: str, filters: Filters, rest: list[tuple[str, object]]) -> Iterator[_Walk]:
+    """Return the walks through what a tenant has in each state, or through all that it has."""
+    source = f"recipients r INDEXED BY {'recipients_status' if filters.statuses else 'recipients_tenant'}"
+    of_message = list(_of_message(filters))
+    if of_message:
+        source += " CROSS JOIN messages m ON m.id = r.message_id"
+    for status in filters.statuses or (None,):
+        parts: list[tuple[str, object]] = [("r.tenant_id = ?", tenant)]
+        if status is not None:
+            parts.append(("r.status = ?", status.value))
+        parts += [*rest, *of_message]
+        yield _Walk(source, tuple(condition for condition, _ in parts), _values(parts))
 
 
 def _walk(
@@ -155,12 +172,24 @@ def _walk(
         parts += [(f"r.status IN ({', '.join(repr(status.value) for status in filters.statuses)})", None)]
     if not joined and (filters.sender is not None or filters.tag is not None):
         source += " JOIN messages m ON m.id = r.message_id"
-    if filters.sender is not None:
-        parts.append(("m.author = ?", text(filters.sender)))
-    if filters.tag is not None:
-        parts.append(("m.tag = ?", text(filters.tag)))
+    parts += _of_message(filters)
     at = "m.accepted_at" if joined else "r.accepted_at"
-    return _Walk(source, tuple(c for c, _ in parts), tuple(v for _, v in parts if v is not None), at)
+    return _Walk(source, tuple(c for c, _ in parts), _values(parts), at)
+
+
+def _values(parts: list[tuple[str, object]]) -> tuple[object, ...]:
+    """Return the parameters of conditions, of which each has none, one, or a tuple of them."""
+    values: list[object] = []
+    for _, value in parts:
+        values += value if isinstance(value, tuple) else () if value is None else (value,)
+    return tuple(values)
+
+
+def _of_message(filters: Filters) -> Iterator[tuple[str, object]]:
+    if filters.sender is not None:
+        yield "m.author = ?", text(filters.sender)
+    if filters.tag is not None:
+        yield "m.tag = ?", text(filters.tag)
 
 
 def _residual(filters: Filters) -> Iterator[tuple[str, object]]:
@@ -168,6 +197,10 @@ def _residual(filters: Filters) -> Iterator[tuple[str, object]]:
         yield "r.accepted_at >= ?", filters.after
     if filters.before is not None:
         yield "r.accepted_at <= ?", filters.before
+    if filters.below is not None:
+        at, id_ = filters.below
+        yield "r.accepted_at <= ?", at
+        yield "(r.accepted_at < ? OR r.id < ?)", (at, id_)  # some share a time
     if filters.domain is not None:
         yield "r.domain = ?", text(filters.domain)
     if filters.idle:

@@ -195,12 +195,17 @@ def select_for_operation(
     domain: str | None = None,
     address: str | None = None,
     destinations: tuple[str, ...] | None = None,
+    sender: str | None = None,
+    tag: str | None = None,
+    after: float | None = None,
+    before: float | None = None,
+    below: tuple[float, int] | None = None,
     limit: int = 1000,
 ) -> list[Recipient]:
     """Return recipients that no delivery has in hand, for an operator to hold, release or end.
 
-    With ``tokens`` just these, else the newest ``limit`` that match. What is in hand is left out: its delivery
-    decides first.
+    With ``tokens`` just these, of whom ``tenant_id``, ``statuses``, ``domain`` and ``address`` must be true;
+    else the newest ``limit`` that match. What is in hand is left out: its delivery decides first.
     """
     wanted = tuple(statuses)
     if not tokens:
@@ -210,6 +215,11 @@ def select_for_operation(
             domain=domain,
             address=address,
             destinations=destinations,
+            sender=sender,
+            tag=tag,
+            after=after,
+            before=before,
+            below=below,
             idle=True,
         )
         return find.page(conn, filters, 1, limit)

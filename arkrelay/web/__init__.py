@@ -8,9 +8,9 @@ anywhere but to a link that a tenant wrote. What cannot be answered is a short p
 
 The dashboard: ``dashboard`` says which requests are its own, keeps ``sessions`` and answers; ``routes`` is the table
 of pages. A handler gets a ``visit`` and returns a template with its data, which ``render`` makes a page of, or leads
-elsewhere. Each page has its file: ``overview``, ``messages`` and ``message``, ``domains``, ``credentials``,
-``suppressions``, ``webhooks`` (with ``hookform``) and ``deliveries``, ``events``, ``usage`` (with ``charts``),
-``requests`` and ``doctor``.
+elsewhere. Each page has its file: ``overview``, ``messages`` (with ``bulk``) and ``message``, ``domains``,
+``credentials``, ``suppressions``, ``webhooks`` (with ``hookform``) and ``deliveries``, ``events``, ``usage`` (with
+``charts``), ``requests`` and ``doctor``.
 
 A page needs nothing but itself, one stylesheet and one script, works without the script, and loads nothing from
 elsewhere. What peers and senders wrote is text on every page, and HTML only in a frame that may do nothing. Each read

@@ -24,6 +24,7 @@ ROUTES = (
     Route("GET", "", overview.show),
     Route("GET", "search", messages.search),
     Route("GET", "messages", messages.show),
+    Route("POST", "messages", messages.operate),
     Route("GET", "messages/{id}", message.show),
     Route("GET", "messages/{id}/raw", message.raw),
     Route("GET", "messages/{id}/html", message.html),

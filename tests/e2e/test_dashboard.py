@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from html import unescape
 from pathlib import Path
 
 import aiohttp
@@ -344,6 +345,156 @@ async def test_a_message_is_held_released_retried_and_deleted(door: ArkDoor, acm
     assert (await acme.post(f"messages/{one}/explode")).status == 404
 
 
+async def waiting(door: ArkDoor, *addresses: str, **more: str) -> list[str]:
+    """Send mail that is deferred, to domains of the MX, and return the ids once it is."""
+    for address in addresses:
+        domain = address.rpartition("@")[2]
+        door.dns.set(domain, "MX", f"10 mx.{domain}.")
+        door.dns.set(f"mx.{domain}", "A", "127.0.0.1")
+    ids = [await send(door, address, **more) for address in addresses]
+    for one in ids:
+        await door.settled(door.api(), one, "softfail")
+    return ids
+
+
+async def states(door: ArkDoor, ids: list[str]) -> list[str]:
+    return [(await door.relay.get(f"/v1/emails/{one}"))["data"]["status"] for one in ids]
+
+
+async def attempts(door: ArkDoor, domain: str) -> list[int]:
+    found = (await door.http.get(f"/v1/queue?status=softfail,pending&domain={domain}")).json()["data"]
+    return sorted(one["attempts"] for one in found if one["status"] == "softfail")
+
+
+def offered(shown: Shown) -> dict[str, str]:
+    """Return the verbs for all that match, with what each asks before it is done."""
+    asks = re.findall(r'<details class="confirm" name="bulk">(.*?)</details>', shown.text, re.DOTALL)
+    found = {}
+    for one in asks:
+        verb = re.search(r'<button name="verb" value="(\w+)"', one)
+        assert verb is not None
+        assert 'name="csrf"' in one
+        found[verb[1]] = " ".join(unescape(re.sub(r"<[^>]+>", " ", one)).split())
+    return found
+
+
+async def test_all_that_is_deferred_for_a_domain_is_retried_and_nothing_else(door: ArkDoor, panel: Panel) -> None:
+    await waiting(door, *(f"busy-{n}@again.test" for n in range(3)), "busy-1@not-again.test")
+    where = "messages?status=softfail&domain=again.test"
+    asked = offered(await panel.get(where))
+    assert set(asked) == {"retry", "hold", "delete"}
+    assert asked["retry"].startswith("Retry 3 3 messages match. They are tried again now")
+    assert "This cannot be undone." in asked["delete"]
+    done = await panel.post(where, {"verb": "retry"})
+    assert done.where == "/dashboard/messages?status=softfail&domain=again.test"
+    assert "3 are tried again now." in done.said
+    await door.until(lambda: attempts(door, "again.test"), lambda found: found == [2, 2, 2])
+    assert await attempts(door, "not-again.test") == [1]
+
+
+async def test_all_with_a_tag_is_held_and_released_and_deleted(door: ArkDoor, acme: Panel) -> None:
+    ids = await waiting(door, "busy-1@tagged.test", "busy-2@tagged.test", tag="bulk")
+    ids += await waiting(door, "busy-1@tagged.test", tag="other")
+    assert set(offered(await acme.get("messages?tag=bulk"))) == {"retry", "hold", "delete"}
+    assert set(offered(await acme.get("messages?tenant=acme"))) >= {"retry", "hold", "delete"}
+    assert offered(await acme.get("messages?tag=bulk&domain=none.test")) == {}
+    where = "messages?tag=bulk&domain=tagged.test&from=app@sender.test&since=2020-01-01"
+    held = await acme.post(where, {"verb": "hold"})
+    assert "2 are held: they are not sent until somebody releases them." in held.said
+    assert await states(door, ids) == ["held", "held", "softfail"]
+    assert set(asked := offered(held)) == {"release", "delete"}
+    assert asked["release"].startswith("Release 2 2 messages match. They are sent now.")
+    assert "nothing left to hold" in (await acme.post(where, {"verb": "hold"})).said
+    assert "nothing left" in (await acme.post(f"{where}&until=2020-01-02", {"verb": "release"})).said
+    assert "2 are released" in (await acme.post("messages?status=held&tag=bulk", {"verb": "release"})).said
+    await door.until(lambda: states(door, ids), lambda found: found == ["softfail"] * 3)
+    one = await acme.post("messages?status=softfail&tag=bulk&to=BUSY-2@tagged.test", {"verb": "delete"})
+    assert "1 is given up: it is not sent." in one.said
+    assert await states(door, ids) == ["softfail", "hardfail", "softfail"]
+    failed = offered(await acme.get("messages?status=hardfail&tag=bulk"))
+    assert set(failed) == {"retry"}
+    assert "1 is tried again" in (await acme.post("messages?status=hardfail&tag=bulk", {"verb": "retry"})).said
+    assert await states(door, ids) != ["softfail", "hardfail", "softfail"]
+
+
+async def test_what_a_delivery_has_in_hand_is_left_out_and_said(door: ArkDoor, acme: Panel) -> None:
+    await waiting(door, "busy-1@in-hand.test")
+    one = await send(door, "slow-1@in-hand.test")
+    await door.until(lambda: acme.get(f"messages/{one}"), lambda shown: "A delivery has it in hand" in shown.said)
+    assert "Hold 2" in offered(await acme.get("messages?domain=in-hand.test"))["hold"]
+    done = await acme.post("messages?domain=in-hand.test", {"verb": "hold"})
+    assert "1 is held: it is not sent until somebody releases it." in done.said
+    assert "1 is in the hands of a delivery at this moment, and was left alone." in done.said
+    due = await acme.post("messages?domain=in-hand.test&status=pending", {"verb": "retry"})
+    assert "What is being sent is due already" in due.said
+    await door.settled(door.api(), one, "sent")
+
+
+async def test_a_tenant_acts_on_its_own_whatever_tenant_it_names(door: ArkDoor, other: Panel) -> None:
+    ids = await waiting(door, "busy-1@foreign.test")
+    own = await send(door, "busy-1@foreign.test", **{"from": "app@other.test", "tenantId": "other"})
+    for path in ("messages?tenant=acme&domain=foreign.test", "messages?tenant=&to=busy-1@foreign.test"):
+        await door.until(lambda: states(door, [own]), lambda found: found in (["softfail"], ["held"], ["hardfail"]))
+        await other.post(path, {"verb": "delete"})
+        assert await states(door, [*ids, own]) == ["softfail", "hardfail"]
+        assert offered(await other.get(path)) == {}
+        for verb in ("hold", "retry", "release"):
+            await other.post(path, {"verb": verb, "tenant": "acme"})
+    assert await states(door, ids) == ["softfail"]
+
+
+@pytest.mark.parametrize("csrf", ["", "wrong"])
+async def test_nothing_is_done_to_many_without_the_token(door: ArkDoor, panel: Panel, csrf: str) -> None:
+    ids = await waiting(door, f"busy-1@{'no' if csrf else 'empty'}-token.test")
+    shown = await panel.post(f"messages?domain={'no' if csrf else 'empty'}-token.test", {"verb": "delete"}, csrf=csrf)
+    assert shown.status == 403
+    assert await states(door, ids) == ["softfail"]
+
+
+async def test_a_key_that_may_not_send_retries_and_releases_nothing(door: ArkDoor) -> None:
+    ids = await waiting(door, "busy-1@reader.test")
+    made = (await door.api()("tenants.credentials.create", "acme", name="reader", type="api")).data
+    file = door.relay.folder / "tenants" / "acme.toml"
+    async with open_panel(door.bare) as panel:
+        await panel.sign_in(made.key)
+        token = await panel.token()
+        file.write_text(file.read_text().replace('name = "reader"', 'name = "reader"\npermissions = []'))
+        await door.relay.call("POST", "/v1/control/reload")
+        for verb in ("retry", "release"):
+            shown = await panel.post("messages?domain=reader.test", {"verb": verb})
+            assert 'lacks the permission "send"' in shown.said
+            assert shown.where == "/dashboard/messages?domain=reader.test"
+        await door.api()("tenants.credentials.update", str(made.id), tenant_id="acme", hold=True)
+        for verb in ("retry", "hold", "release", "delete"):
+            shown = await panel.post("messages?domain=reader.test", {"verb": verb}, csrf=token)
+            assert (shown.status, "Nothing was done" in shown.said) == (403, True)
+    assert await states(door, ids) == ["softfail"]
+    assert await attempts(door, "reader.test") == [1]
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("", "Choose a state or a filter first"),
+        ("?status=sent", "nothing left to delete"),
+        ("?status=sent,bounced", "nothing left to delete"),
+        ("?status=nonsense", "There is no state"),
+        ("?status=softfail&since=yesterday", "Since is a date"),
+        ("?status=softfail&tenant=none", "There is no such tenant"),
+    ],
+)
+async def test_a_filter_that_cannot_be_acted_on_shows_no_verbs_and_does_nothing(
+    door: ArkDoor, panel: Panel, made: dict[str, str], query: str, why: str
+) -> None:
+    ids = await waiting(door, f"busy-1@inert-{len(query)}.test")
+    assert offered(await panel.get(f"messages{query}")) == {}
+    refused = await panel.post(f"messages{query}", {"verb": "delete"})
+    assert why in refused.said
+    assert refused.where == f"/dashboard/messages{query}"
+    assert await states(door, ids) == ["softfail"]
+    assert (await panel.post("messages?status=softfail", {"verb": "explode"})).status == 404
+
+
 async def test_the_page_of_a_message_tells_what_became_of_it(panel: Panel, made: dict[str, str]) -> None:
     shown = await panel.get(f"messages/{made['softfail']}")
     for words in ("Deferred after 1 attempt", "451 4.7.1 try again later", "What was said", "RCPT TO:"):
@@ -531,7 +682,7 @@ async def test_a_webhook_is_made_changed_disabled_and_deleted(door: ArkDoor, acm
     ],
 )
 async def test_what_a_webhook_cannot_be_is_said_at_its_field_and_the_rest_is_kept(
-    door: ArkDoor, acme: Panel, change: dict[str, str], field: str, said: str
+    door: ArkDoor, acme: Panel, made: dict[str, str], change: dict[str, str], field: str, said: str
 ) -> None:
     before = await webhooks_of(door)
     fields = hook_fields("Kept", door.receiver.url("kept") + "?token=sesame", enabled=False) | change

@@ -239,6 +239,56 @@ async def test_a_webhook_is_made_changed_and_deleted_by_its_forms(
     assert [one for one in page.complaints if "400" not in one] == []
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (320, "light"), (320, "dark")])
+@pytest.mark.parametrize("script", [True, False], ids=["script", "plain"])
+async def test_all_that_match_are_held_and_released_by_a_bar_of_verbs(
+    door: ArkDoor, browser: Browser, axe: str, tmp_path: Path, script: bool, width: int, scheme: str
+) -> None:
+    tag = f"bar {width} {scheme} {script}"
+    for number in range(3):
+        one = await send(door, f"busy-{number}@rcpt.test", tag=tag)
+        await door.settled(door.api(), one, "softfail")
+    page = await sign_in(browser, door)
+    await page.look_like(width, 800, scheme)
+    await page.command("Emulation.setScriptExecutionDisabled", value=not script)
+    await page.open(f"{door.bare}/dashboard/messages?status=softfail&tag={tag.replace(' ', '+')}&tenant=acme")
+    where = await page.evaluate("location.href")
+    for verb, said in (
+        ("retry", "3 messages match. They are tried again now, whatever they wait for."),
+        ("delete", "3 messages match. They are not sent, and fail for good. This cannot be undone."),
+        ("hold", "3 messages match. They are not sent until somebody releases them."),
+    ):
+        bar = f"document.querySelector('.bulk [value={verb}]').closest('details')"
+        assert await page.evaluate(f"{bar}.querySelector('form').checkVisibility()") is False
+        await page.evaluate(f"{bar}.querySelector('summary').focus()")
+        await page.press("Enter")
+        assert await page.evaluate(f"{bar}.querySelector('form').checkVisibility()") is True
+        assert await page.evaluate("document.querySelectorAll('.bulk details[open]').length") == 1
+        assert said in " ".join(str(await page.evaluate(f"{bar}.textContent")).split())
+        box = f"{bar}.querySelector('div').getBoundingClientRect()"
+        assert await page.evaluate(f"(box => box.left >= 0 && box.right <= innerWidth)({box})")
+        assert await page.evaluate(FITS)
+        if script:
+            await page.evaluate(axe)
+            assert await page.evaluate(AXE) == []
+        await page.screenshot(tmp_path / f"{verb}.png")
+    await page.press("Tab")
+    assert await page.evaluate("document.activeElement.value") == "hold"
+    page.loaded.clear()
+    await page.press("Enter")
+    async with asyncio.timeout(20):
+        await page.loaded.wait()
+    assert "3 are held" in await page.evaluate("document.querySelector('[role=status]').textContent")
+    assert await page.evaluate("location.href") == where
+    assert await page.evaluate("document.querySelector('.bulk')") is None
+    await page.screenshot(tmp_path / "held.png")
+    await page.open(where.replace("softfail", "held"))
+    await page.evaluate("document.querySelector('.bulk summary').click()")
+    await leave(page, "document.querySelector('.bulk [value=release]').click()")
+    assert "3 are released" in await page.evaluate("document.querySelector('[role=status]').textContent")
+    assert page.complaints == []
+
+
 async def test_it_is_used_with_the_keyboard(door: ArkDoor, made: dict[str, str], browser: Browser) -> None:
     page = await sign_in(browser, door)
     await page.open(f"{door.bare}/dashboard/")

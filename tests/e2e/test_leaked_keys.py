@@ -122,6 +122,7 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
             ("credentials/acme/add", {"name": "new", "type": "api"}),
             ("webhooks", {"name": "new", "url": "https://elsewhere.test/", "which": "all"}),
             (f"messages/{token}/release", {}),
+            *(("messages?status=held", {"verb": verb}) for verb in ("hold", "release", "delete", "retry")),
         ):
             assert "This key is on hold: it may change nothing" in (await panel.post(path, fields)).said, path
 

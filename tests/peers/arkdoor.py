@@ -15,7 +15,7 @@ from peers import arkclient
 from peers.arkclient import Api, Client, Wire
 from peers.daemon import Relay
 from peers.dns import DnsServer
-from peers.mx import Act, Mx, Received, Script, Stage
+from peers.mx import Act, Delay, Mx, Received, Script, Stage
 
 from arkrelay.config.tenants import add_key
 
@@ -108,9 +108,13 @@ class Receiver:
 
 
 class Manners(Mapping[str, Stage]):
-    """Mailboxes by their first word: ``nobody-…`` does not exist, ``busy-…`` may later, all others do."""
+    """Mailboxes by their first word: ``nobody-…`` does not exist, ``busy-…`` may later, ``slow-…`` does slowly."""
 
-    _ACTS: Mapping[str, Act] = {"nobody": "550 5.1.1 no such user", "busy": "451 4.7.1 try again later"}
+    _ACTS: Mapping[str, Act] = {
+        "nobody": "550 5.1.1 no such user",
+        "busy": "451 4.7.1 try again later",
+        "slow": Delay(5, None),
+    }
 
     def __getitem__(self, address: str) -> Stage:
         return self._ACTS[address.partition("-")[0]]

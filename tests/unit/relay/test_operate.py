@@ -3,6 +3,7 @@
 import asyncio
 import time
 from math import inf
+from typing import Any
 
 import pytest
 from unit.relay.rig import NOW, Rig
@@ -108,6 +109,31 @@ async def test_more_than_one_batch_is_changed_whole(
     assert {(await rig.load(one)).status for one in people}.isdisjoint({status})
 
 
+async def test_what_is_deferred_again_meanwhile_is_not_taken_up_again(
+    rig: Rig, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operate, "BATCH", 10)
+    people = [in_state(rig, Status.SOFTFAIL, f"n{number}@a.test") for number in range(35)]  # of one time
+    await rig.accept(*people)
+    batch = operator._batch
+
+    async def fails_at_once(*given: Any) -> Any:
+        done = await batch(*given)
+        await rig.store.write(lambda db: db.execute("UPDATE recipients SET status = 'softfail'"))
+        return done
+
+    monkeypatch.setattr(operator, "_batch", fails_at_once)
+    assert await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.SOFTFAIL}))) == 35
+
+
+async def test_a_retry_of_many_passes_over_those_whose_content_is_gone(rig: Rig, operator: Operator) -> None:
+    gone, kept = in_state(rig, Status.HARDFAIL), in_state(rig, Status.HARDFAIL, "bob@a.test")
+    await rig.accept(gone, kept)
+    await rig.store.write(lambda db: db.execute("DELETE FROM bodies WHERE message_id = ?", (gone.message.id,)))
+    assert await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.HARDFAIL}))) == 1
+    assert ((await rig.load(gone)).status, (await rig.load(kept)).status) == (Status.HARDFAIL, Status.PENDING)
+
+
 async def test_everything_that_waits_is_tried_at_once(rig: Rig, operator: Operator) -> None:
     deferred = [in_state(rig, Status.SOFTFAIL, f"n{number}@a.test") for number in range(3)]
     fresh, failed, held = (
@@ -154,6 +180,17 @@ async def test_a_retry_ends_the_rest_of_its_destination(rig: Rig, operator: Oper
     rig.queue.stopping = True
     rig.queue.note_due("a.test", "acme", NOW - 1)
     await running
+
+
+async def test_a_tenants_retry_of_all_leaves_other_tenants_destinations_at_rest(rig: Rig, operator: Operator) -> None:
+    until = time.time() + 1000
+    for destination, tenant_id in (("a.test", "acme"), ("b.test", "other")):
+        rig.queue.note_due(destination, tenant_id, NOW + 10**9)
+        rig.queue.schedule.rest(rig.queue.schedule.lane(destination), until, "it was down")
+    await operator.many(Verb.RETRY, Selection(tenant_id="acme", statuses=frozenset({Status.PENDING})))
+    assert [rig.queue.schedule.lane(one).rest_until for one in ("a.test", "b.test")] == [0.0, until]
+    await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.PENDING})))
+    assert rig.queue.schedule.lane("b.test").rest_until == 0.0
 
 
 async def test_each_verb_leaves_an_event(rig: Rig, operator: Operator) -> None:

@@ -12,7 +12,7 @@ from unit.store.build import steps
 
 from arkrelay.model.message import Status
 from arkrelay.store import browse, history, hooks, place, requests, suppressions
-from arkrelay.store.browse import LOOKED, Leaf, Mark, Taken, take
+from arkrelay.store.browse import LOOKED, Counted, Leaf, Mark, Taken, take
 from arkrelay.store.connection import Connection, connect
 from arkrelay.store.find import Filters
 from arkrelay.store.requests import RequestFilters
@@ -89,6 +89,20 @@ def test_a_page_costs_what_it_looks_at_and_sorts_nothing(db: Connection, filters
     below = Mark(NOW - 80_000, 2000) if deep else None
     assert steps(db, lambda db: browse.recipients(db, filters, below, 50)) < 40 * LOOKED
     for sql, values in browse._walks(db, filters, below):
+        for *_, detail in db.execute(f"EXPLAIN QUERY PLAN {sql}", values):
+            assert not detail.startswith("SCAN"), detail
+            assert "USE TEMP B-TREE FOR ORDER BY" not in detail
+
+
+@pytest.mark.parametrize("filters", EVERYTHING, ids=_asked)
+def test_what_matches_is_counted_with_few_looks_and_without_a_scan(db: Connection, filters: Filters) -> None:
+    n = len(walk(db, filters))
+    assert browse.count(db, filters, 10**9) == Counted(n)
+    few = browse.count(db, filters, 10)
+    assert few.n <= n
+    assert few.unfinished or few.n == n
+    assert steps(db, lambda db: browse.count(db, filters)) < 40 * LOOKED
+    for sql, values in browse._walks(db, filters, by_state=True):
         for *_, detail in db.execute(f"EXPLAIN QUERY PLAN {sql}", values):
             assert not detail.startswith("SCAN"), detail
             assert "USE TEMP B-TREE FOR ORDER BY" not in detail

@@ -286,6 +286,33 @@ async def test_recipients_are_found_by_what_is_known_of_them(store: Store) -> No
     assert [one.id for one in chosen] == [held.id]
     assert len(await store.read(lambda conn: queue.select_for_operation(conn, limit=2))) == 2
 
+    async def choose(**wanted: object) -> list[int]:
+        found = await store.read(
+            lambda conn: queue.select_for_operation(conn, statuses=[Status.PENDING, Status.HELD], **wanted)  # type: ignore[arg-type] # a table of keyword arguments
+        )
+        return [one.id for one in found]
+
+    assert await choose() == [held.id, new.id, old.id]
+    assert await choose(tag="news") == await choose(sender="z@sender.test") == [new.id]
+    assert await choose(tag="news", sender="a@sender.test") == await choose(tag="news", domain="dest.test") == []
+    assert (
+        await choose(tag="news", tenant_id="acme") == await choose(tag="news", address="eve@other.test") == [new.id]
+    )
+    assert await choose(sender="a@sender.test", before=NOW + 19) == [old.id]
+    assert await choose(sender="a@sender.test", after=NOW + 1) == [held.id]
+    assert await choose(after=NOW + 1, before=NOW + 19) == [new.id]
+    assert await choose(below=(NOW + 20, held.id)) == await choose(below=(NOW + 19, held.id)) == [new.id, old.id]
+    assert await choose(below=(NOW, old.id + 1), sender="a@sender.test") == [old.id]
+
+    async def in_hand(**filters: object) -> int:
+        given = find.Filters(**filters)  # type: ignore[arg-type] # a table of keyword arguments
+        return await store.read(lambda conn: find.count_in_hand(conn, given))
+
+    fits = {"address": "BOB@dest.test", "tenant_id": "acme", "statuses": (Status.PENDING,), "after": NOW + 30}
+    assert await in_hand() == await in_hand(**fits) == await in_hand(sender="a@sender.test", **fits) == 1
+    for other in ({"tenant_id": "beta"}, {"statuses": (Status.SOFTFAIL,)}, {"after": NOW + 31}, {"tag": "news"}):
+        assert await in_hand(**{**fits, **other}) == 0, other
+
 
 async def test_a_page_past_the_end_is_empty_and_counting_is_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch
@@ -345,6 +372,7 @@ async def test_a_rare_kind_is_found_in_short_reads(store: Store) -> None:
 _ALLOWED = {  # walks over an index from one end, stopping early or holding nothing else
     "due_by_share": "USING INDEX recipients_due",
     "recover": "USING INDEX recipients_leased",
+    "in_hand": "USING INDEX recipients_leased",
 }
 
 
@@ -383,6 +411,11 @@ _ALLOWED = {  # walks over an index from one end, stopping early or holding noth
         ("list_tagged", lambda db: history.list_recipients(db, find.Filters(tag="t", after=NOW))),
         ("suppressed", lambda db: suppressions.among(db, "acme", ["a", "b"])),
         ("suppressions", lambda db: suppressions.list_page(db, "acme")),
+        (
+            "by_tag",
+            lambda db: queue.select_for_operation(db, statuses=[Status.HELD], tag="x", sender="y", below=(NOW, 1)),
+        ),
+        ("in_hand", lambda db: find.count_in_hand(db, find.Filters(tenant_id="acme", tag="x", address="a@b.test"))),
         ("expired", lambda db: prune.expired_held(db, NOW)),
         ("tls_results", lambda db: peertls.results(db, 0, 86400)),
         ("tls_results_domain", lambda db: peertls.results(db, 0, 86400, "rcpt.test")),
