@@ -100,7 +100,8 @@ async def test_a_resolver_in_trouble_is_temporary_and_never_falls_back_to_a(serv
     server.fail("example.test", "MX", how)
     async with asyncio.timeout(2 * SHORT_S + 2):  # two rounds, and a slow machine
         assert kind(await resolver.mx("example.test")) is FailureKind.RESOLVER
-    assert server.count("example.test", "MX") >= 2
+        while server.count("example.test", "MX") < 2:  # its server may be slower to read than the wait was long
+            await asyncio.sleep(0.01)
     assert server.count("example.test", "A") == 0
 
 
