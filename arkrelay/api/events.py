@@ -4,10 +4,9 @@ Every event has a number that only grows. A reader who keeps the last one and as
 event once, whatever restarts in between.
 """
 
-import asyncio
 import re
-import sqlite3
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Any
 
@@ -24,12 +23,10 @@ from arkrelay.base import eventstream
 from arkrelay.base.eventstream import MEDIA
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Recipient
-from arkrelay.store.find import by_ids
-from arkrelay.store.history import StoredEvent, Stretch, read_on
+from arkrelay.relay.following import LogReader, Shown, follow
+from arkrelay.store.history import StoredEvent
 
 MAX_WAIT_S = 30
-KEEP_ALIVE_S = 15.0  # proxies take a silent connection for a dead one
-AT_ONCE = 100  # events in one write of a stream: all that a follower ever has in memory, beside its socket's buffer
 LAST = "Last-Event-ID"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -81,14 +78,15 @@ async def list_all(ask: Ask[EventQuery, Nothing]) -> EventLog | web.StreamRespon
     ``Last-Event-ID`` resumes behind it.
     """
     query = ask.query
-    reader = _Reader(ask, query.after)
+    kinds = frozenset(words(query.type, EventKind, "type"))
+    reader = LogReader(ask.parts.store, query.after, ask.own_tenant(query.tenant_id), kinds)
     if query.follow or MEDIA in ask.request.headers.get("Accept", ""):
         reader.after = _last_seen(ask.request, query.after)
         return await _stream(ask, reader)
     watch, ends = ask.parts.events, time.monotonic() + query.wait
     while True:
         seen = watch.last
-        events = await reader.read(query.limit)
+        events = [_event(*one) for one in await reader.read(query.limit)]
         left = ends - time.monotonic()
         if events or left <= 0 or watch.closed or ask.request.transport is None:
             return EventLog(events=events, next=reader.after, last=reader.last)
@@ -96,36 +94,10 @@ async def list_all(ask: Ask[EventQuery, Nothing]) -> EventLog | web.StreamRespon
             await watch.wait(seen, left)
 
 
-class _Reader:
-    """A place in the log, and what is looked for; ``at_end``: nothing was left when it was read last."""
-
-    def __init__(self, ask: Ask[EventQuery, Nothing], after: int) -> None:
-        self._store = ask.parts.store
-        self._tenant_id = ask.own_tenant(ask.query.tenant_id)
-        self._kinds = frozenset(words(ask.query.type, EventKind, "type"))
-        self.after, self.last = after, 0
-        self.at_end = False
-
-    async def read(self, limit: int) -> list[LoggedEvent]:
-        """Return the next events, and step behind them."""
-        after = self.after
-
-        def look(db: sqlite3.Connection) -> tuple[Stretch, dict[int, Recipient]]:
-            found = read_on(db, after, limit, tenant_id=self._tenant_id, kinds=self._kinds)
-            ids = {one.event.recipient_id for one in found.events if one.event.recipient_id is not None}
-            return found, {one.id: one for one in by_ids(db, sorted(ids))}
-
-        found, recipients = await self._store.read(look)
-        self.at_end = found.next in {after, found.last}
-        self.after, self.last = found.next, found.last
-        return [_event(one, recipients.get(one.event.recipient_id or 0)) for one in found.events]
-
-
-async def _stream(ask: Ask[EventQuery, Nothing], reader: _Reader) -> web.StreamResponse:
+async def _stream(ask: Ask[EventQuery, Nothing], reader: LogReader) -> web.StreamResponse:
     """Send events as they come, until the client goes, its key is no longer good, or the daemon stops.
 
-    A client that reads slowly is waited for, with nothing but ``AT_ONCE`` events in hand, and cut off by the
-    deadlines of its connection.
+    A client that reads slowly is waited for, and cut off by the deadlines of its connection.
     """
     request = ask.request
     response = eventstream.begin()
@@ -134,28 +106,24 @@ async def _stream(ask: Ask[EventQuery, Nothing], reader: _Reader) -> web.StreamR
     return await eventstream.run(request, response, partial(_send, ask, reader), request_id=ask.request_id)
 
 
-async def _send(ask: Ask[EventQuery, Nothing], reader: _Reader, response: web.StreamResponse) -> None:
-    watch, snapshot = ask.parts.events, ask.snapshot
-    spoke_at = time.monotonic()
+async def _send(ask: Ask[EventQuery, Nothing], reader: LogReader, response: web.StreamResponse) -> None:
+    snapshot = ask.snapshot
+
+    def goes_on() -> bool:
+        nonlocal snapshot
+        if ask.request.transport is None:
+            return False
+        if ask.snapshot is snapshot:
+            return True
+        snapshot = ask.snapshot  # a reload may have taken the key away
+        return is_still_admitted(ask.request)
+
     await response.write(b": events\n")  # so that a client knows at once that it is connected
-    while not watch.closed and ask.request.transport is not None:
-        if ask.snapshot is not snapshot:
-            snapshot = ask.snapshot
-            if not is_still_admitted(ask.request):
-                return
-        seen = watch.last
-        events = await reader.read(AT_ONCE)
-        if events:
-            await response.write(b"".join(map(render, events)))
-            spoke_at = time.monotonic()
-        elif reader.at_end:
-            silent_s = time.monotonic() - spoke_at
-            if silent_s >= KEEP_ALIVE_S:
-                await response.write(b": nothing new\n")
-                spoke_at, silent_s = time.monotonic(), 0.0
-            await watch.wait(seen, KEEP_ALIVE_S - silent_s)
-        else:
-            await asyncio.sleep(0)
+    await follow(reader, ask.parts.events, response.write, _render_all, goes_on=goes_on, silence=b": nothing new\n")
+
+
+def _render_all(shown: Iterable[Shown]) -> bytes:
+    return b"".join(render(_event(*one)) for one in shown)
 
 
 def render(event: LoggedEvent) -> bytes:

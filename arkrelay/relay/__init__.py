@@ -23,7 +23,8 @@ keys of domains that leave it to us, step by step).
 
 What API and dashboard share: ``callers`` (whose key it is, and what it may do), ``settings`` (a change of files, in
 force at once; ``hooksettings``: of webhooks), ``suppress`` (an entry made or removed by hand), ``reading`` (a message
-taken apart for people), ``watch`` (the next event, for everybody who waits for it).
+taken apart for people), ``watch`` (the next event, for everybody who waits for it), ``following`` (the log as it
+grows).
 
 The state of the path lives in three places: the database, the configuration snapshot, and the schedule, which
 is rebuilt from the database at start. Which attempts are past their final dot is kept in a memory-mapped

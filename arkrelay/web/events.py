@@ -1,11 +1,8 @@
 """The event log, newest first, and as it grows (Server-Sent Events): what happened, in the words of the event log."""
 
-import asyncio
 import json
 import re
 import sqlite3
-import time
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -14,14 +11,12 @@ from aiohttp import web
 from arkrelay.base import eventstream
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Recipient
-from arkrelay.store.find import by_ids
-from arkrelay.store.history import StoredEvent, last_event, newest_events, read_on
+from arkrelay.relay.following import LogReader, follow, with_recipients
+from arkrelay.store.history import StoredEvent, last_event, newest_events
 from arkrelay.web.render import clock, iso, short, url
 from arkrelay.web.visit import Page, Visit, place
 
 PER_PAGE: Final = 100
-AT_ONCE: Final = 100  # events in one write of a stream
-KEEP_ALIVE_S: Final = 15.0  # proxies take a silent connection for a dead one
 TONES: Final = {
     EventKind.SENT: "good",
     EventKind.DOMAIN_VERIFIED: "good",
@@ -52,14 +47,14 @@ async def show(visit: Visit) -> Page:
     def read(db: sqlite3.Connection) -> Any:
         last = last_event(db)
         found, taken = newest_events(db, below, PER_PAGE, tenant_id=tenant_id, kinds=kinds)
-        return last, found, taken, _recipients(db, found)
+        return last, with_recipients(db, found), taken
 
-    last, found, taken, recipients = await visit.parts.store.read(read)
+    last, shown, taken = await visit.parts.store.read(read)
     return Page(
         "events.html",
         "Events",
         {
-            "rows": [_row(one, recipients) for one in found],
+            "rows": [_row(*one) for one in shown],
             "older": place(taken.older),
             "looked_to": taken.older.at if taken.unfinished and taken.older else None,
             "first": below is None,
@@ -83,38 +78,25 @@ async def _send(visit: Visit, response: web.StreamResponse) -> None:
     kinds = frozenset({EventKind(kind)} if kind in set(EventKind) else ())
     seen_last = visit.request.headers.get("Last-Event-ID", "") or visit.asked("after")
     after = int(seen_last) if _NUMBER.fullmatch(seen_last) else await store.read(last_event)
-    spoke_at = time.monotonic()
+    reader = LogReader(store, after, tenant_id, kinds)
     await response.write(b": events\n\n")
-    while not watch.closed and visit.request.transport is not None and visit.is_signed_in():
-        seen, begin = watch.last, after
-
-        def read(db: sqlite3.Connection, begin: int = begin) -> Any:
-            found = read_on(db, begin, AT_ONCE, tenant_id=tenant_id, kinds=kinds)
-            return found, _recipients(db, found.events)
-
-        found, recipients = await store.read(read)
-        after = found.next
-        if found.events:
-            await response.write(b"".join(_message(one, recipients) for one in found.events))
-            spoke_at = time.monotonic()
-        elif found.next in {begin, found.last}:
-            silent_s = time.monotonic() - spoke_at
-            if silent_s >= KEEP_ALIVE_S:
-                await response.write(b": nothing new\n\n")
-                spoke_at, silent_s = time.monotonic(), 0.0
-            await watch.wait(seen, KEEP_ALIVE_S - silent_s)
-        else:
-            await asyncio.sleep(0)
+    await follow(
+        reader,
+        watch,
+        response.write,
+        lambda shown: b"".join(_message(*one) for one in shown),
+        goes_on=lambda: visit.request.transport is not None and visit.is_signed_in(),
+        silence=b": nothing new\n\n",
+    )
 
 
-def _message(one: StoredEvent, recipients: dict[int, Recipient]) -> bytes:
+def _message(one: StoredEvent, recipient: Recipient | None) -> bytes:
     """Return the event as the stream has it; JSON has no line ends of its own, so no peer's text can end a field."""
-    return f"id: {one.seq}\ndata: {json.dumps(_row(one, recipients))}\n\n".encode()
+    return f"id: {one.seq}\ndata: {json.dumps(_row(one, recipient))}\n\n".encode()
 
 
-def _row(stored: StoredEvent, recipients: dict[int, Recipient]) -> dict[str, Any]:
+def _row(stored: StoredEvent, recipient: Recipient | None) -> dict[str, Any]:
     event = stored.event
-    recipient = recipients.get(event.recipient_id or 0)
     data = event.data
     return {
         "seq": stored.seq,
@@ -127,8 +109,3 @@ def _row(stored: StoredEvent, recipients: dict[int, Recipient]) -> dict[str, Any
         "tenant": event.tenant_id or "",
         "said": short(next((str(data[name]) for name in _TELLING if data.get(name)), ""), 300),
     }
-
-
-def _recipients(db: sqlite3.Connection, events: Sequence[StoredEvent]) -> dict[int, Recipient]:
-    ids = {one.event.recipient_id for one in events if one.event.recipient_id is not None}
-    return {one.id: one for one in by_ids(db, sorted(ids))}
