@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from arkrelay.api.ask import Ask
 from arkrelay.api.refusal import ApiError
 from arkrelay.model.tenant import Credential, Domain, TrackDomain, Webhook
+from arkrelay.relay.callers import changing_refusal
 from arkrelay.relay.settings import ChangeRefused
 
 T = TypeVar("T")
@@ -44,8 +45,9 @@ def newest_first(things: Iterable[D]) -> list[D]:
 
 def require_changer(ask: Ask[Any, Any]) -> None:
     """Refuse a key on hold."""
-    if ask.caller.hold or ask.caller.suspect:
-        raise ApiError(403, "credential_on_hold", "This key is on hold: it may change nothing.")
+    refusal = changing_refusal(ask.caller)
+    if refusal:
+        raise ApiError(403, "credential_on_hold", refusal)
 
 
 _REFUSALS: dict[str, Callable[[ChangeRefused], ApiError]] = {

@@ -137,6 +137,11 @@ def sending_refusal(caller: Caller, *, test: bool = False) -> tuple[str, str] | 
     return None
 
 
+def changing_refusal(caller: Caller) -> str:
+    """Return why a key may change nothing, empty: it may. One on hold could release itself, or make another."""
+    return "This key is on hold: it may change nothing." if caller.hold or caller.suspect else ""
+
+
 def managing_refusal(snapshot: Snapshot, caller: Caller) -> str:
     """Return why a key may not manage credentials, empty: it may.
 

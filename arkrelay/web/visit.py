@@ -12,7 +12,7 @@ from arkrelay.config.live import Live
 from arkrelay.config.snapshot import Snapshot
 from arkrelay.model.errors import Conflict, NotFound
 from arkrelay.model.tenant import Tenant
-from arkrelay.relay.callers import Caller, Guesses, sending_refusal
+from arkrelay.relay.callers import Caller, Guesses, changing_refusal, sending_refusal
 from arkrelay.relay.doctor import Doctor
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.hooks import Hooks
@@ -31,7 +31,6 @@ from arkrelay.web.sessions import Session
 
 _TIME = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _NUMBER = re.compile(r"[0-9]{1,18}")  # what 63 bits hold
-SETTINGS_HELD = "This key is on hold: it may change nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +139,9 @@ class Visit:
 
     def require_changer(self) -> None:
         """Raise Conflict for a key that may change nothing."""
-        if self.caller.hold or self.caller.suspect:
-            raise Conflict(SETTINGS_HELD)
+        refusal = changing_refusal(self.caller)
+        if refusal:
+            raise Conflict(refusal)
 
     @property
     def older(self) -> Mark | None:
