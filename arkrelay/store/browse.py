@@ -13,8 +13,8 @@ from heapq import merge
 from arkrelay.model.address import address_key
 from arkrelay.model.message import Recipient, Status
 from arkrelay.store.connection import text
-from arkrelay.store.find import Filters, by_ids
-from arkrelay.store.usage import TENANTS, totals
+from arkrelay.store.find import Filters, by_ids, counted
+from arkrelay.store.usage import tenants
 
 LOOKED = 10_000  # rows that one page looks at, at most some 50 ms
 
@@ -85,9 +85,8 @@ def count(conn: sqlite3.Connection, filters: Filters, most: int = LOOKED) -> Cou
 
     For states that few are in, such as what waits: it looks at those.
     """
-    if filters == Filters(tenant_id=filters.tenant_id, statuses=filters.statuses):
-        counts = totals(conn, filters.tenant_id)
-        return Counted(sum(counts[status] for status in (filters.statuses or Status)))
+    if (known := counted(conn, filters)) is not None:
+        return Counted(known)
     n = looked = 0
     for sql, values in _walks(conn, filters, by_state=True):
         for row in conn.execute(sql, values):
@@ -101,7 +100,7 @@ def count(conn: sqlite3.Connection, filters: Filters, most: int = LOOKED) -> Cou
 def oldest(conn: sqlite3.Connection, tenant_id: str | None, status: Status) -> float | None:
     """Return when the oldest recipient in this state was accepted, of one tenant or of all; None: there is none."""
     found: list[float] = []
-    for tenant in [tenant_id] if tenant_id is not None else _tenants(conn):
+    for tenant in [tenant_id] if tenant_id is not None else tenants(conn):
         # index recipients_status
         (at,) = conn.execute(
             "SELECT min(accepted_at) FROM recipients INDEXED BY recipients_status WHERE tenant_id = ? AND status = ?",
@@ -142,8 +141,7 @@ def _walks(
         # index recipients_address, and numbers are in the order of acceptance
         yield _query(f"recipients r INDEXED BY recipients_address{join}", "r.id DESC", along, looked_at)
         return
-    tenants = [filters.tenant_id] if filters.tenant_id is not None else _tenants(conn)
-    for tenant in tenants:
+    for tenant in [filters.tenant_id] if filters.tenant_id is not None else tenants(conn):
         if by_message:
             index = "messages_author" if filters.sender is not None else "messages_tag"
             along, seen = _Conditions(), looked_at.copy()
@@ -211,7 +209,3 @@ def _add_statuses(conditions: _Conditions, filters: Filters) -> None:
     if filters.statuses:
         marks = ", ".join("?" * len(filters.statuses))
         conditions.add(f"r.status IN ({marks})", *(status.value for status in filters.statuses))
-
-
-def _tenants(conn: sqlite3.Connection) -> list[str]:
-    return [tenant for (tenant,) in conn.execute(TENANTS)]  # primary key of counters: (name)

@@ -15,7 +15,7 @@ from arkrelay.model.address import address_key
 from arkrelay.model.message import Recipient, Status
 from arkrelay.store.connection import text
 from arkrelay.store.rows import BOTH, recipients_of
-from arkrelay.store.usage import TOTAL, totals
+from arkrelay.store.usage import tenants, totals
 
 COUNT_MAX = 10_000  # a search is counted up to here; SDKs want a total, nobody reads page 400
 _MANY = 500  # ids asked for in one statement; SQLite allowed 999 parameters at its strictest
@@ -70,10 +70,8 @@ def total(conn: sqlite3.Connection, filters: Filters, at_least: int = 0) -> int:
 
     ``at_least`` is what the caller has seen itself, for a search that was not counted to its end.
     """
-    only = Filters(tenant_id=filters.tenant_id, statuses=filters.statuses)
-    if filters == only:
-        counts = totals(conn, filters.tenant_id)
-        return sum(counts[status] for status in (filters.statuses or Status))
+    if (known := counted(conn, filters)) is not None:
+        return known
     n = 0
     for walk in _walks(conn, filters):
         limit = COUNT_MAX - n
@@ -81,6 +79,14 @@ def total(conn: sqlite3.Connection, filters: Filters, at_least: int = 0) -> int:
             break
         n += conn.execute(f"SELECT count(*) FROM ({walk.sql('1')} LIMIT ?)", (*walk.parameters, limit)).fetchone()[0]  # noqa: S608 -- all of it from this file
     return max(n, at_least) if n >= COUNT_MAX else n
+
+
+def counted(conn: sqlite3.Connection, filters: Filters) -> int | None:
+    """Return how many match where a counter knows: of a tenant or of all, in some states or in any; else None."""
+    if filters != Filters(tenant_id=filters.tenant_id, statuses=filters.statuses):
+        return None
+    counts = totals(conn, filters.tenant_id)
+    return sum(counts[status] for status in (filters.statuses or Status))
 
 
 def count_in_hand(conn: sqlite3.Connection, filters: Filters) -> int:
@@ -127,7 +133,7 @@ def _walks(conn: sqlite3.Connection, filters: Filters) -> Iterator[_Walk]:
             ]
             yield _walk(f"recipients r INDEXED BY {index}", among, filters, rest)
         return
-    tenants = [filters.tenant_id] if filters.tenant_id is not None else _tenants(conn)
+    those = [filters.tenant_id] if filters.tenant_id is not None else tenants(conn)
     by_message = filters.sender is not None or filters.tag is not None
     # a person's verb looks among what is in its states, which is less than all that an author has sent since ever
     if by_message and not (filters.idle and filters.statuses):
@@ -135,10 +141,10 @@ def _walks(conn: sqlite3.Connection, filters: Filters) -> Iterator[_Walk]:
         source = f"messages m INDEXED BY {index} CROSS JOIN recipients r INDEXED BY recipients_message"
         source += " ON r.message_id = m.id"
         times = [(c.replace("r.", "m."), v) for c, v in rest if c.startswith("r.accepted_at")]
-        for tenant in tenants:
+        for tenant in those:
             yield _walk(source, [("m.tenant_id = ?", tenant), *times], filters, rest, joined=True)
         return
-    for tenant in tenants:
+    for tenant in those:
         yield from _by_state(tenant, filters, rest)
 
 
@@ -205,12 +211,6 @@ def _residual(filters: Filters) -> Iterator[tuple[str, object]]:
         yield "r.domain = ?", text(filters.domain)
     if filters.idle:
         yield "r.lease = 0", None
-
-
-def _tenants(conn: sqlite3.Connection) -> list[str]:
-    # primary key of counters: (name)
-    rows = conn.execute("SELECT DISTINCT tenant_id FROM counters WHERE name = ?", (TOTAL,))
-    return [tenant for (tenant,) in rows]
 
 
 def count_from_domain(conn: sqlite3.Connection, tenant_id: str, domain: str, since: float) -> int:

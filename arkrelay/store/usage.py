@@ -75,6 +75,11 @@ def _four(counter: Counter) -> Counter:
     return counter if len(counter) == 4 else (*counter, 0)
 
 
+def tenants(conn: sqlite3.Connection) -> list[str]:
+    """Return the tenants that have ever had mail."""
+    return [tenant for (tenant,) in conn.execute(TENANTS)]  # primary key of counters: (name)
+
+
 def totals(conn: sqlite3.Connection, tenant_id: str | None = None) -> Counts:
     """Return how many recipients are in each state, of one tenant or of all; every state is there."""
     # primary key of counters: (name), or (name, tenant_id)
