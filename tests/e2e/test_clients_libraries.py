@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers.office import Door, Letter, Office, Ran
+from peers.office import Door, Letter, Office
+from peers.processes import Ran
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from peers.office import HOST, Door, Office, Ran, assert_clean, parse
+from peers.office import HOST, Door, Office, assert_clean, parse
+from peers.processes import Ran
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

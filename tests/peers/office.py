@@ -1,14 +1,12 @@
 """What the tests of real clients share: a relay with all its doors, a DNS server and an MX; programs run with a
 limit; and what must be true of a message that arrived."""
 
-import asyncio
 import base64
 import contextlib
 import email
 import email.policy
 import functools
 import json
-import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from email.message import EmailMessage
@@ -17,10 +15,11 @@ from typing import Any
 
 import dkim
 from cryptography.hazmat.primitives import serialization
-from peers import certificates
+from peers import certificates, processes
 from peers.daemon import Relay, signing_key
 from peers.dns import DnsServer
 from peers.mx import PLAIN_EXTENSIONS, Mx, Received, Script
+from peers.processes import Ran
 
 from arkrelay.mail.dkim import public_record
 
@@ -57,19 +56,6 @@ class Door:
     tls: str  # "none" | "starttls" | "implicit"
     username: str = ""
     password: str = ""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a program ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        return self.out + self.err
 
 
 @dataclass(frozen=True)
@@ -148,23 +134,7 @@ class Office:
         environment: Mapping[str, str] | None = None,
     ) -> Ran:
         """Run a program without the settings of whoever runs the tests; it is ended when it takes too long."""
-        inherited = {key: os.environ[key] for key in ("PATH",) if key in os.environ}
-        process = await asyncio.create_subprocess_exec(
-            *(str(part) for part in command),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=self.folder,
-            env={**inherited, "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **(environment or {})},
-        )
-        try:
-            async with asyncio.timeout(PROGRAM_S):
-                out, err = await process.communicate(stdin)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        assert process.returncode is not None
-        return Ran(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        return await processes.run(self.folder, *command, limit_s=PROGRAM_S, stdin=stdin, environment=environment)
 
     def settings(self, door: Door, *letters: Letter, **options: Any) -> str:
         """Return the JSON that a script of ``e2e/clients`` takes as its argument."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from peers import processes
 from peers.certificates import Pair
 
 START_S = 30.0
@@ -238,15 +239,7 @@ class Postfix:
         raise AssertionError(f"Postfix does not answer at {address}:{self.port}: {self.log[-3000:]}")
 
     async def _stop(self) -> None:
-        process = self._process
-        if process is not None and process.returncode is None:
-            process.terminate()  # the master passes it on to its services
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await processes.end(self._process, STOP_S)  # the master passes it on to its services
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from peers import processes
+
 START_S = 30.0
 STOP_S = 10.0
 PHP_S = 30.0
@@ -111,22 +113,9 @@ class WordPress:
 
     async def _run(self, limit_s: float, *command: str | Path) -> str:
         """Return what a program printed; AssertionError when it failed."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=self.folder,
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "LC_ALL": "C.UTF-8"},
-        )
-        try:
-            async with asyncio.timeout(limit_s):
-                out, err = await process.communicate()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        assert process.returncode == 0, (command[0], process.returncode, out[-1000:], err[-2000:])
-        return out.decode(errors="replace")
+        ran = await processes.run(self.folder, *command, limit_s=limit_s)
+        assert ran.status == 0, (command[0], ran.status, ran.out[-1000:], ran.err[-2000:])
+        return ran.out
 
     async def _start(self) -> None:
         folder = self.folder
@@ -165,13 +154,5 @@ class WordPress:
         raise AssertionError(f"MariaDB does not answer: {(self.folder / 'log').read_text()[-3000:]}")
 
     async def _stop(self) -> None:
-        process = self._database
-        if process is not None and process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await processes.end(self._database, STOP_S)
         shutil.rmtree(self.folder, ignore_errors=True)
