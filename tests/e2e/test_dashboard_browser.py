@@ -86,7 +86,7 @@ async def leave(page: Page, act: str) -> None:
 
 
 async def becomes(page: Page, what: str, wanted: str) -> None:
-    """Assert that this is so, within a while: a browser puts the focus when it draws the page, after it has loaded."""
+    """Assert that this is so, in a while: a browser puts the focus when it draws the page, after it has loaded."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
             while await page.evaluate(what) != wanted:
