@@ -83,8 +83,13 @@ class HostKey:
 
 
 def new_secret(prefix: str = "") -> str:
-    """Return a new secret of 256 random bits in URL-safe letters, after ``prefix`` ("ark_live_")."""
-    return prefix + secrets.token_urlsafe(SECRET_BYTES)
+    """Return a new secret of 256 random bits in URL-safe letters, after ``prefix`` ("ark_live_").
+
+    None begins with a hyphen: programs that take it as an argument, swaks among them, would read an option.
+    """
+    while (made := prefix + secrets.token_urlsafe(SECRET_BYTES)).startswith("-"):
+        pass
+    return made
 
 
 def create_host_key(state_dir: Path) -> HostKey:

@@ -121,6 +121,12 @@ def test_a_new_secret_has_256_bits_after_its_prefix(prefix: str) -> None:
     assert all(secret.startswith(prefix) and len(secret) == len(prefix) + 43 for secret in made)
 
 
+def test_no_new_secret_is_read_as_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["-Option", "--help", "a-Secret"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _size: next(drawn))
+    assert new_secret() == "a-Secret"
+
+
 def test_a_host_key_is_made_once_and_private(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert load_host_key(state) is None
