@@ -107,7 +107,8 @@ class SendBody(Email, kw_only=True):
             Meta(
                 max_length=STREAM_CHARS,
                 pattern=ONE_LINE,
-                description="What its recipients may leave by one click: the name of a stream of your mail.",
+                description="What its recipients may leave by one click: the name of a stream of your mail. Where "
+                "{{unsubscribe_url}} stands in text or HTML goes the address of the page on which they do.",
             ),
         ]
         | None

@@ -1,4 +1,4 @@
-"""Opens and clicks: links that lead over us, and a pixel (Ark contract §12), in a message that is otherwise the same.
+"""Links that lead over us, a pixel (Ark contract §12), a way to unsubscribe, in a message that is otherwise the same.
 
 ``find`` reads a message once and says what is to be replaced; ``Rewriting.render`` writes it for one recipient. The
 parts that change are decoded and encoded again as they were; nothing else moves by a byte. What is not understood
@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import html
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ from arkrelay.mail.leaves import Leaf, TooMuch, text_leaves
 from arkrelay.mail.markup import Link, read_html, read_text
 from arkrelay.mail.mediatype import set_encoding
 from arkrelay.mail.transfer import to_base64, to_quoted_printable
+from arkrelay.mail.unsubscribe import PLACEHOLDER
 
 __all__ = ["LINKS", "LinkTokens", "Rewriting", "TooMuch", "Wishes", "find"]
 
@@ -37,10 +39,12 @@ _CHARSET = re.compile(rb"utf-?8|us-ascii|ascii|iso-?8859-\d{1,2}|windows-125\d|k
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
 _MIME_VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _NOTRACK = re.compile(rb"\+notrack", re.IGNORECASE)
+_NOTRACK_WORD = re.compile(rb"notrack", re.IGNORECASE)  # its plus sign may be written as a character reference
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16}")
 _LINK_PURPOSE = b"arkrelay link\0"
 _TENANT_PURPOSE = b"arkrelay tenant\0"
 _RECIPIENT_BYTES, _PLACE_BYTES, _CODE_BYTES = 5, 2, 5
+_LEAVE, _PIXEL = -2, -1  # places from the end of what ``render`` writes: behind the links
 
 
 class LinkTokens:
@@ -86,23 +90,25 @@ class LinkTokens:
 class Wishes:
     """What is wanted of a message: a pixel, links in HTML, links in text; hosts whose links stay as they are.
 
-    With none of them ``http+notrack://`` is still made ``http://``: it is nobody's scheme.
+    ``leave``: there is an address to unsubscribe at, which goes where a placeholder stands. With none of them
+    ``http+notrack://`` is still made ``http://``: it is nobody's scheme.
     """
 
     opens: bool = False
     html_links: bool = False
     text_links: bool = False
     excluded: frozenset[str] = frozenset()
+    leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A part to be written anew: pieces of its decoded text, with the place of a link, or -1 (the pixel) between."""
+    """A part to be written anew: pieces of its decoded text, and what stands between two of them."""
 
     leaf: Leaf
     header: bytes
     pieces: tuple[bytes, ...]
-    gaps: tuple[int | bytes, ...]  # one fewer: a link's place, what is written instead of it, or -1
+    gaps: tuple[int | bytes, ...]  # one fewer: a place, or what is written for all recipients
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +120,23 @@ class Rewriting:
     _content: bytes
     _changes: tuple[_Change, ...]
 
-    def render(self, base: str, pixel_url: str, token: Callable[[int], str]) -> bytes:
-        """Return the message with links ``base`` + token of their place, and the pixel that is at ``pixel_url``."""
-        links = [(base + token(place)).encode() for place in range(len(self.urls))]
+    def render(self, base: str, pixel_url: str, token: Callable[[int], str], leave_url: str = "") -> bytes:
+        """Return the message with links ``base`` + token of their place, and the pixel that is at ``pixel_url``.
+
+        ``leave_url`` is where to unsubscribe.
+        """
+        written = [(base + token(place)).encode() for place in range(len(self.urls))]
         pixel = (
             b'\r\n<div style="display:none;max-height:0;overflow:hidden">'
             b'<img src="%b" width="1" height="1" border="0" alt=""></div>\r\n' % pixel_url.encode()
         )
+        written += [leave_url.encode(), pixel]
         done: list[bytes] = []
         position = 0
         for change in self._changes:
             text = [change.pieces[0]]
             for gap, piece in zip(change.gaps, change.pieces[1:], strict=True):
-                text += [gap if isinstance(gap, bytes) else pixel if gap < 0 else links[gap], piece]
+                text += [gap if isinstance(gap, bytes) else written[gap], piece]
             done += [self._content[position : change.leaf.start], _encode(change, b"".join(text), self._content)]
             position = change.leaf.end
         return b"".join((*done, self._content[position:]))
@@ -142,7 +152,7 @@ def find(content: bytes, wishes: Wishes, expired: Callable[[], bool]) -> Rewriti
     opens = wishes.opens
     for leaf in text_leaves(content, expired):
         charset = (leaf.charset or b"us-ascii").decode("ascii", "replace")
-        if leaf.flowed or not _CHARSET.fullmatch(leaf.charset or b"ascii") or _is_bare(content, leaf):
+        if not _CHARSET.fullmatch(leaf.charset or b"ascii") or _is_bare(content, leaf):
             continue
         text = _decode(content[leaf.body : leaf.end], leaf.encoding)
         if text is None:
@@ -171,29 +181,26 @@ def _change(
     pixel: bool,
 ) -> _Change | None:
     """Return how the part changes, or None: it does not."""
-    links: Sequence[Link] | None
-    pixel_at = -1
-    if leaf.kind == b"text/html":
-        tracked = wishes.html_links
-        markup = read_html(text, charset, expired)
-        links = None if markup is None else markup.links
-        pixel_at = -1 if markup is None or not pixel else markup.pixel
-    else:
-        tracked = wishes.text_links
-        links = read_text(text, charset, expired)
-    if links is None:
-        raise TooMuch("it takes too long")
     gaps: list[tuple[int, int, int | bytes]] = []
+    if wishes.leave and b"unsubscribe" in text:
+        gaps += [(match.start(), match.end(), _LEAVE) for match in PLACEHOLDER.finditer(text)]
+    marks = [end for _, end, _ in gaps], [start for start, _, _ in gaps]
+    tracked = wishes.html_links if leaf.kind == b"text/html" else wishes.text_links and not leaf.flowed
+    links, pixel_at = (
+        _links(leaf, text, charset, expired) if pixel or tracked or _NOTRACK_WORD.search(text) else ([], 0)
+    )
     for link in links:
+        if _holds(link, *marks):
+            continue  # it leads nowhere before its placeholder is filled in, and then to each reader's own place
         if link.notrack:
             gaps.append((link.start, link.end, _plain(link, text[link.start : link.end])))
         elif tracked and link.host not in wishes.excluded and (link.url in places or len(places) < LINKS):
             gaps.append((link.start, link.end, places.setdefault(link.url, len(places))))
-    if pixel_at >= 0:
-        gaps.append((pixel_at, pixel_at, -1))
-        gaps.sort(key=lambda gap: gap[:2])  # a link may stand behind the last </body>
+    if pixel:
+        gaps.append((pixel_at, pixel_at, _PIXEL))
     if not gaps:
         return None
+    gaps.sort(key=lambda gap: gap[:2])
     pieces: list[bytes] = []
     position = 0
     for start, end, _ in gaps:
@@ -201,6 +208,25 @@ def _change(
         position = end
     pieces.append(text[position:])
     return _Change(leaf, content[leaf.start : leaf.body], tuple(pieces), tuple(gap for _, _, gap in gaps))
+
+
+def _links(leaf: Leaf, text: bytes, charset: str, expired: Callable[[], bool]) -> tuple[Sequence[Link], int]:
+    """Return the links of a part, and where a pixel goes if it is HTML."""
+    if leaf.kind == b"text/html":
+        markup = read_html(text, charset, expired)
+        if markup is not None:
+            return markup.links, markup.pixel
+    else:
+        links = read_text(text, charset, expired)
+        if links is not None:
+            return links, 0
+    raise TooMuch("it takes too long")
+
+
+def _holds(link: Link, ends: Sequence[int], starts: Sequence[int]) -> bool:
+    """Whether a placeholder stands in a link; where they end and start is in ascending order."""
+    at = bisect_right(ends, link.start)
+    return at < len(starts) and starts[at] < link.end
 
 
 def _is_bare(content: bytes, leaf: Leaf) -> bool:

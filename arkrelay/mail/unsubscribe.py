@@ -4,6 +4,9 @@ A token is ``u`` and 42 characters of hexadecimal: 8 bytes of the recipient's nu
 tenant, number and stream (104 bits). It stands in the URL and is the local part of the mailto address as well, so it
 obeys what RFC 5321 §4.5.3.1.1 allows there, and has no case. It does not expire: it is good as long as the record
 of its recipient is kept.
+
+Big mailbox providers want a link in the body beside the fields (Google's guidelines for senders, "Make it easy to
+unsubscribe"). Where it stands is said by a placeholder, since nobody but the writer of a mail knows its footer.
 """
 
 import hashlib
@@ -12,6 +15,11 @@ import re
 
 MAC_BYTES = 13
 TOKEN = re.compile(r"u[0-7][0-9a-f]{41}")  # SQLite has no numbers of 64 bits
+# Ours, with what editors make of braces in a link and put before it, and Postmark's, so that templates can move.
+PLACEHOLDER = re.compile(
+    rb"(?:https?://)?(?:(?:\{\{|%7[Bb]%7[Bb])(?: |%20)?unsubscribe_url(?: |%20)?(?:\}\}|%7[Dd]%7[Dd])"
+    rb"|\{\{\{ ?pm:unsubscribe ?\}\}\})"
+)
 _PURPOSE = b"arkrelay unsubscribe\0"
 
 

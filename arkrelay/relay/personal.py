@@ -55,6 +55,7 @@ class Copies:
     contents: Sequence[bytes]
     stream: str | None
     links: LinkSet | None
+    left: str = ""  # why its text was left as it came, where that was not to be
 
 
 class Personal:
@@ -89,7 +90,7 @@ class Personal:
         takes_mail = any(listen.service == "bounces" for listen in snapshot.listeners)
         return Plan(
             tenant.id,
-            Wishes() if track is None else self._wishes(submission, intake, tenant, track, public),
+            self._wishes(submission, intake, tenant, track, public, leave=stream is not None),
             track,
             stream,
             f"{public.rstrip('/')}/u/",
@@ -103,22 +104,34 @@ class Personal:
             return None
         try:
             if len(content) * len(recipients) <= INLINE_BYTES:
-                return self._write(plan, content, recipients)
-            async with self._threads:
-                return await asyncio.to_thread(self._write, plan, content, recipients)
+                written = self._write(plan, content, recipients)
+            else:
+                async with self._threads:
+                    written = await asyncio.to_thread(self._write, plan, content, recipients)
         except (TooMuch, HeaderError) as error:
             log.warning("message_not_personal", id=recipients[0][1], reason=str(error))
+            return None
         except Exception:  # a bug of ours costs the tracking and not the mail
             log.exception("message_not_personal", id=recipients[0][1])
-        return None
+            return None
+        if written is not None and written.left:
+            log.warning("text_not_personal", id=recipients[0][1], reason=written.left)
+        return written
 
     def _wishes(
-        self, submission: Submission, intake: Intake, tenant: Tenant, track: TrackDomain, public: str
+        self,
+        submission: Submission,
+        intake: Intake,
+        tenant: Tenant,
+        track: TrackDomain | None,
+        public: str,
+        *,
+        leave: bool,
     ) -> Wishes:
         """Return what is tracked; without a record that leads to us links would lead nowhere."""
-        state = self._tracks.states.get((tenant.id, track.full_name))
-        if intake.untracked or state is None or not state.ok:
-            return Wishes()
+        state = None if track is None else self._tracks.states.get((tenant.id, track.full_name))
+        if track is None or intake.untracked or state is None or not state.ok:
+            return Wishes(leave=leave)
         in_html, in_text = tracks_clicks(track, said=submission.track_clicks, header=intake.track_links)
         ours = {track.full_name, urlsplit(public).hostname or ""}
         return Wishes(
@@ -126,13 +139,19 @@ class Personal:
             in_html,
             in_text,
             frozenset(track.excluded) | ours,
+            leave,
         )
 
     def _write(self, plan: Plan, content: bytes, recipients: Sequence[tuple[int, str]]) -> Copies | None:
         ends_at = time.monotonic() + TIME_S
         rewriting: Rewriting | None = None
-        if plan.track is not None:
+        left = ""
+        try:
             rewriting = find(content, plan.wishes, lambda: time.monotonic() > ends_at)
+        except TooMuch as error:
+            if plan.stream is None:
+                raise
+            left = str(error)  # the fields by which it can be unsubscribed do not depend on its text
         if rewriting is None and plan.stream is None:
             return None
         contents = [self._copy(plan, rewriting, content, *one) for one in recipients]
@@ -141,20 +160,22 @@ class Personal:
         if rewriting is not None and rewriting.urls:
             first_id, last_id = recipients[0][0], recipients[-1][0]
             links = LinkSet(first_id, last_id, time.time(), pack(rewriting.urls))
-        return Copies(contents, plan.stream, links)
+        return Copies(contents, plan.stream, links, left)
 
     def _copy(self, plan: Plan, rewriting: Rewriting | None, content: bytes, recipient_id: int, token: str) -> bytes:
-        tenant_id = plan.tenant_id
-        if rewriting is not None and plan.track is not None:
-            host = f"{'https' if plan.track.ssl else 'http'}://{plan.track.full_name}"
-            tenant = self._links.tenant(tenant_id)
+        tenant_id, leave = plan.tenant_id, ""
+        if plan.stream is not None:
+            leave = self._unsubscribes.make(tenant_id, recipient_id, plan.stream)
+        if rewriting is not None:
+            track, tenant = plan.track, self._links.tenant(tenant_id)
+            host = "" if track is None else f"{'https' if track.ssl else 'http'}://{track.full_name}"
             content = rewriting.render(
                 f"{host}/{tenant}/",
                 f"{host}/img/{tenant}/{token}",
                 lambda place: self._links.link(tenant_id, recipient_id, place),
+                plan.unsubscribe_url + leave,
             )
         if plan.stream is None:
             return content
-        leave = self._unsubscribes.make(tenant_id, recipient_id, plan.stream)
         address = f"{leave}@{plan.unsubscribe_host}" if plan.unsubscribe_host else ""
         return render_fields(f"{plan.unsubscribe_url}{leave}", address) + content

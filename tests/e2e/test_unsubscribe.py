@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from email import message_from_bytes
+from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,27 @@ async def test_each_recipient_has_a_link_of_its_own(world: World) -> None:
     await world.fetch(path_of(left), "POST")
     assert await world.status("left@rcpt.test", tag="newsletter") == "held"
     assert await world.status("right@rcpt.test", tag="newsletter") == "sent"
+
+
+async def test_a_link_stands_in_the_body_where_its_writer_wants_it(world: World) -> None:
+    html = '<p>Offers.</p><a href="{{unsubscribe_url}}">No more</a> <a href="https://shop.test/">Shop</a>'
+    _, content = await world.send("visible@rcpt.test", tag="newsletter", text=None, html=html)
+    message = message_from_bytes(content.encode(), policy=SMTP)
+    address = "https://mail.relay.test/ark" + path_of(content)
+    parts = {part.get_content_type(): part.get_content() for part in message.walk() if not part.is_multipart()}
+    assert f'<a href="{address}">No more</a> <a href="https://shop.test/">Shop</a>' in parts["text/html"]
+    assert f"[No more]({address})" in parts["text/plain"], "the text that is made of HTML has it too"
+    record = public_record(load_key(signing_key(), "rsa-sha256"))
+    assert dkim.verify(content.encode(), dnsfunc=lambda _name, timeout=5: record.encode())
+
+    await world.relay.send(
+        "smtp@rcpt.test", headers="X-Ark-Unsubscribe: offers\r\n", body="Leave: {{unsubscribe_url}}\r\n"
+    )
+    content = (await world.arrived("smtp@rcpt.test")).decode()
+    assert content.endswith(f"\r\n\r\nLeave: https://mail.relay.test/ark{path_of(content)}\r\n")
+
+    _, content = await world.send("receipt@rcpt.test", tag="receipt", text="Leave: {{unsubscribe_url}}")
+    assert "Leave: {{unsubscribe_url}}" in content, "of what cannot be left there is no link"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -302,6 +302,70 @@ def test_ten_megabytes_with_50_000_links_are_rewritten() -> None:
     assert render(found).count(b"https://t.test/T/L") == 50_000
 
 
+LEAVE = "https://relay.test/u/u1"
+LEAVE_ONLY = Wishes(leave=True)
+LEAVE_AND_LINKS = Wishes(html_links=True, text_links=True, leave=True)
+
+
+@pytest.mark.parametrize("wishes", [LEAVE_ONLY, LEAVE_AND_LINKS])
+@pytest.mark.parametrize(
+    ("kind", "body", "expected"),
+    [
+        pytest.param("html", '<a href="{{unsubscribe_url}}">x</a>', f'<a href="{LEAVE}">x</a>', id="link"),
+        pytest.param("html", "<a href={{unsubscribe_url}}>x</a>", f"<a href={LEAVE}>x</a>", id="no-quotes"),
+        pytest.param("html", '<a href="{{ unsubscribe_url }}">x</a>', f'<a href="{LEAVE}">x</a>', id="spaces"),
+        pytest.param("html", '<a href="%7B%7Bunsubscribe_url%7D%7D">', f'<a href="{LEAVE}">', id="percent-encoded"),
+        pytest.param("html", '<a href="%7b%7b%20unsubscribe_url%20%7d%7d">', f'<a href="{LEAVE}">', id="with-spaces"),
+        pytest.param("html", '<a href="http://{{unsubscribe_url}}">', f'<a href="{LEAVE}">', id="editor's-http"),
+        pytest.param("html", '<a href="{{{ pm:unsubscribe }}}">x</a>', f'<a href="{LEAVE}">x</a>', id="postmark"),
+        pytest.param("plain", "Leave: {{unsubscribe_url}}.", f"Leave: {LEAVE}.", id="text"),
+        pytest.param("plain", "{{unsubscribe_url}} {{unsubscribe_url}}", f"{LEAVE} {LEAVE}", id="twice"),
+        pytest.param("plain; format=flowed; delsp=yes", "<{{unsubscribe_url}}>", f"<{LEAVE}>", id="flowed"),
+        pytest.param("html", "{{unsubscribe}}{unsubscribe_url}", "{{unsubscribe}}{unsubscribe_url}", id="another's"),
+    ],
+)
+def test_a_placeholder_becomes_the_address_to_unsubscribe_at(
+    kind: str, body: str, expected: str, wishes: Wishes
+) -> None:
+    content = message(body.encode(), f"text/{kind}; charset=utf-8".encode())
+    found = find(content, wishes, never)
+    written = content if found is None else found.render("https://t.test/T/", "", "L{}".format, LEAVE)
+    assert body_of(written).decode() == expected
+    assert find(content, LINKS_ONLY, never) is None, "nobody can unsubscribe, so it says nothing"
+
+
+@pytest.mark.parametrize("kind", ["plain", "html"])
+def test_a_link_that_holds_a_placeholder_leads_where_it_says(kind: str) -> None:
+    text = "https://x.test/a https://x.test/?back={{unsubscribe_url}} https://x.test/b"
+    expected = f"https://t.test/T/L0 https://x.test/?back={LEAVE} https://t.test/T/L1"
+    if kind == "html":
+        text, expected = (re.sub("(https[^ ]+)", r"<a href='\1'>", one) for one in (text, expected))
+    found = find(message(text.encode(), f"text/{kind}".encode()), LEAVE_AND_LINKS, never)
+    assert found is not None
+    assert found.urls == ("https://x.test/a", "https://x.test/b")
+    assert body_of(found.render("https://t.test/T/", "", "L{}".format, LEAVE)).decode() == expected
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable"])
+def test_a_placeholder_is_found_in_an_encoded_part(encoding: str) -> None:
+    text = (b"<p>long enough to be wrapped where it would hurt: </p>" * 2 + b"<a href='{{unsubscribe_url}}'>") * 30
+    body = to_base64(text) if encoding == "base64" else to_quoted_printable(text)
+    content = message(body, b"text/html; charset=utf-8", f"Content-Transfer-Encoding: {encoding}\r\n".encode())
+    found = find(content, LEAVE_ONLY, never)
+    assert found is not None
+    written = message_from_bytes(found.render("", "", str, LEAVE), policy=SMTP)
+    assert written.get_payload(decode=True) == text.replace(b"{{unsubscribe_url}}", LEAVE.encode())
+
+
+def test_many_placeholders_among_many_links_take_no_square_of_time() -> None:
+    row = b"https://x.test/%d {{unsubscribe_url}} "
+    began = time.perf_counter()
+    found = find(message(b"".join(row % number for number in range(50_000)), b"text/plain"), LEAVE_AND_LINKS, never)
+    assert time.perf_counter() - began < 5
+    assert found is not None
+    assert len(found.urls) == 50_000
+
+
 def test_links_beyond_what_a_token_can_say_stay() -> None:
     html = b"".join(b'<a href="http://x.test/%d">\r\n' % number for number in range(LINKS + 5))
     found = find(message(html), LINKS_ONLY, never)

@@ -62,10 +62,6 @@ async def test_what_neither_links_nor_leads_out_goes_to_all_at_once() -> None:
             + BODY,
             id="header-full",
         ),
-        pytest.param(
-            b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n\r\n" * 1100,
-            id="parts",
-        ),
     ],
 )
 async def test_a_message_beyond_what_we_look_at_goes_as_it_came(content: bytes) -> None:
@@ -88,8 +84,28 @@ async def test_a_bug_of_ours_costs_the_links_and_not_the_mail() -> None:
     assert logs[0]["log_level"] == "error"
 
 
-async def test_a_message_that_takes_too_long_goes_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(personal, "TIME_S", -1.0)
+PARTS = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n\r\n" * 1100
+
+
+@pytest.mark.parametrize(("content", "time_s"), [(PARTS, 2.0), (CONTENT, -1.0)], ids=["parts", "time"])
+async def test_a_message_that_takes_too_much_goes_as_it_came_but_can_be_unsubscribed(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, time_s: float
+) -> None:
+    monkeypatch.setattr(personal, "TIME_S", time_s)
     with capture_logs() as logs:
-        assert await made().copies(plan(), CONTENT, [(1, "A" * 16)]) is None
-    assert logs[0]["event"] == "message_not_personal"
+        assert await made().copies(plan(None), content, [(1, "A" * 16)]) is None
+        left = await made().copies(plan("news"), content, [(1, "A" * 16)])
+    assert [line["event"] for line in logs] == ["message_not_personal", "text_not_personal"]
+    assert left is not None
+    assert left.contents[0].startswith(b"List-Unsubscribe: <https://relay.test/u/u")
+    assert left.contents[0].endswith(b"=One-Click\r\n" + content)
+
+
+async def test_without_a_track_domain_a_placeholder_is_filled_in_and_links_stay() -> None:
+    content = CONTENT.replace(b"y</a>", b"{{unsubscribe_url}}</a>")
+    wanted = Plan("acme", Wishes(leave=True), None, "news", "https://relay.test/u/", "rp.test")
+    one, two = (await made().copies(wanted, content, [(1, "A" * 16), (2, "B" * 16)])).contents  # type: ignore[union-attr]  # None fails
+    addresses = [re.search(rb"List-Unsubscribe: <([^>]+)>", each)[1] for each in (one, two)]  # type: ignore[index]  # None fails
+    assert addresses[0] != addresses[1]
+    for written, address in zip((one, two), addresses, strict=True):
+        assert written.endswith(content.replace(b"{{unsubscribe_url}}", address))
