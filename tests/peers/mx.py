@@ -23,6 +23,7 @@ import contextlib
 import enum
 import hashlib
 import hmac
+import random
 import re
 import socket
 import ssl
@@ -551,8 +552,13 @@ async def black_hole() -> AsyncIterator[int]:
 
 
 def closed_port() -> int:
-    """Return a port of 127.0.0.1 where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 where nobody listens, also a while later.
+
+    It is below those that the kernel gives out (32768 and up, by default), which somebody's next connection may get.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randint(12_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port of 127.0.0.1 is free")
