@@ -52,10 +52,12 @@ class UnsubscribeTokens:
         return keyed.digest()[:MAC_BYTES]
 
 
-def render_fields(url: str, address: str) -> bytes:
+def render_fields(url: str, address: str, *, one_click: bool) -> bytes:
     """Return List-Unsubscribe with the https URL and the mailto, if there is one, and List-Unsubscribe-Post.
 
-    RFC 8058 §3.1: one HTTPS URI, and both fields inside the signature; RFC 2369 §3.2 the mailto.
+    RFC 2369 §3.2 has the mailto; RFC 8058 §3.1 wants one HTTPS URI, and §4 a signature that covers both fields:
+    without one there is no ``one_click``.
     """
     mailto = f",\r\n\t<mailto:{address}?subject=unsubscribe>" if address else ""
-    return f"List-Unsubscribe: <{url}>{mailto}\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n".encode()
+    post = "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" if one_click else ""
+    return f"List-Unsubscribe: <{url}>{mailto}\r\n{post}".encode()

@@ -6,6 +6,7 @@ are made at the same time do not share one place, and given back by ``uncount`` 
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -23,14 +24,16 @@ from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import HoldReason, Message, Recipient, RecipientRequest, Status, Submission
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
+from arkrelay.policy.engage import stream_of
 from arkrelay.policy.limits import warns
 from arkrelay.policy.notify import delay_at
 from arkrelay.policy.route import SIMULATOR, TEST_DESTINATION, destination_of
 from arkrelay.policy.sandbox import is_sandboxed
+from arkrelay.relay.copies import Copies, NotPersonal
 from arkrelay.relay.domains import DomainChecker
 from arkrelay.relay.keep import Draft
 from arkrelay.relay.meter import Meter
-from arkrelay.relay.personal import Copies, Personal
+from arkrelay.relay.personal import Personal
 from arkrelay.relay.sandbox import SandboxCount
 from arkrelay.relay.sign import Signing
 from arkrelay.store.database import Store
@@ -53,6 +56,7 @@ class _Facts(NamedTuple):
     held: policy.Hold | None
     bulk: bool
     sandboxed: bool
+    stream: str | None  # what it is mail of, whether or not it offers a way to leave it
 
 
 class Drafts:
@@ -116,15 +120,21 @@ class Drafts:
         bulk = policy.is_bulk(submission.priority or intake.priority, credential)
         counted = 0 if held or submission.test else len(submission.recipients)
         self._meter.add(tenant.id, counted, submission.received_at)
-        facts = _Facts(submission, intake, snapshot, tenant, held, bulk, sandboxed)
+        stream = stream_of(
+            tenant,
+            intake.tag if submission.tag is None else submission.tag,
+            intake.unsubscribe if submission.unsubscribe is None else submission.unsubscribe,
+        )
+        facts = _Facts(submission, intake, snapshot, tenant, held, bulk, sandboxed, stream)
         try:
             events = self._limit_events(tenant, submission, used, held)
-            plan = self._personal.plan(submission, intake, tenant, snapshot)
+            plan = self._personal.plan(submission, intake, tenant, snapshot, stream=stream)
             numbered = self._numbered(submission)
             if plan is not None:
                 copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
                 if copies is not None:
-                    return await self._copies(facts, copies, numbered, events, counted)
+                    with suppress(NotPersonal):
+                        return await self._copies(facts, copies, numbered, events, counted)
             content = await self._signed(facts, numbered, intake.content)
             return (self._draft(facts, numbered, content, events, counted),)
         except BaseException:
@@ -185,14 +195,36 @@ class Drafts:
         self, facts: "_Facts", copies: Copies, numbered: Sequence[Numbered], events: tuple[Event, ...], counted: int
     ) -> tuple[Draft, ...]:
         """Return one message for each recipient; what is said once of all of them is said with the first."""
-        signed = await asyncio.gather(
-            *(self._signed(facts, [one], of) for one, of in zip(numbered, copies.contents, strict=True))
-        )
-        drafts = [
-            self._draft(facts, [one], content, (), counted // len(numbered), copies.stream)
-            for one, content in zip(numbered, signed, strict=True)
-        ]
+        drafts: list[Draft] = []
+        try:
+            for start in range(0, len(numbered), copies.at_once):
+                some = numbered[start : start + copies.at_once]
+                written = await copies.write(start, start + len(some))
+                signed = await asyncio.gather(
+                    *(self._signed(facts, [one], of) for one, of in zip(some, written, strict=True))
+                )
+                drafts += [
+                    self._draft(facts, [one], content, (), counted // len(numbered))
+                    for one, content in zip(some, signed, strict=True)
+                ]
+                if len(some) < len(numbered):  # not all are in memory at a time
+                    drafts[start:] = await self._saved(drafts[start:])
+        except BaseException:
+            for draft in drafts:
+                self._store.remove_large(draft.message.id)
+            raise
         return (replace(drafts[0], events=events, links=copies.links), *drafts[1:])
+
+    async def _saved(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Return drafts with their content on the disk and no more in memory; when it raises, none is on the disk."""
+        saving = [self._store.save_large(draft.message.id, draft.content or b"") for draft in drafts]
+        done = await asyncio.gather(*saving, return_exceptions=True)
+        error = next((one for one in done if one is not None), None)
+        if error is not None:
+            for draft in drafts:
+                self._store.remove_large(draft.message.id)
+            raise error
+        return [replace(draft, content=None) for draft in drafts]
 
     async def _signed(self, facts: "_Facts", numbered: Sequence[Numbered], content: bytes) -> bytes:
         """Return the message with its trace line, its signatures, and what they cover beside it."""
@@ -246,9 +278,8 @@ class Drafts:
         content: bytes,
         events: tuple[Event, ...],
         counted: int,
-        stream: str | None = None,
     ) -> Draft:
-        submission, intake, snapshot, tenant, held, bulk, sandboxed = facts
+        submission, intake, snapshot, tenant, held, bulk, sandboxed, stream = facts
         at = submission.received_at
         message = Message(
             self._store.new_message_id(),

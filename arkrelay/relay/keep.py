@@ -12,7 +12,7 @@ from arkrelay.model.record import record
 from arkrelay.policy.admit import Hold
 from arkrelay.policy.describe import suppressed as describe_suppressed
 from arkrelay.relay.firsttime import hold_new
-from arkrelay.store import receipts
+from arkrelay.store import bodies, receipts
 from arkrelay.store.accept import Insertion, insert_messages
 from arkrelay.store.engagement import LinkSet
 from arkrelay.store.suppressions import ByStream, among, reason_for
@@ -20,17 +20,22 @@ from arkrelay.store.suppressions import ByStream, among, reason_for
 
 @record(frozen=True, slots=True)
 class Draft:
-    """A message with its recipients as they will be inserted, and its content."""
+    """A message with its recipients as they will be inserted, and its content; None: that is on the disk already."""
 
     message: Message
     recipients: tuple[Recipient, ...]
-    content: bytes
+    content: bytes | None
     events: tuple[Event, ...] = ()
     held: Hold | None = None
     counted: int = 0  # recipients that count towards the tenant's limits
     new_daily: int = 0  # the tenant's budget of first-time recipients; 0: none
     links: LinkSet | None = None
     sandbox: bool = False
+
+    @property
+    def large(self) -> bool:
+        """Whether its content is, or will be, a file of its own."""
+        return self.content is None or bodies.is_large(len(self.content))
 
 
 @record(frozen=True, slots=True)

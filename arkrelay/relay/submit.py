@@ -23,7 +23,6 @@ from arkrelay.relay.keep import Draft, Write, accepted_of, insert
 from arkrelay.relay.leaks import LeakGuard
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.upkeep import Upkeep
-from arkrelay.store import bodies
 from arkrelay.store.accept import Insertion
 from arkrelay.store.database import Store
 from arkrelay.store.jobs import Failed
@@ -110,7 +109,7 @@ class Submitter:
             if isinstance(drafts, Refused):
                 self._note_refusal(submission, drafts)
             elif isinstance(drafts, BaseException):
-                self._drafts.uncount([draft for some in ready for draft in some])
+                self._forget([draft for some in ready for draft in some])
                 raise drafts
         if not ready:
             return [drafts for drafts in made if isinstance(drafts, Refused)]
@@ -146,19 +145,17 @@ class Submitter:
             accepted = [accepted_of(some) for some in submitted]
             made = None if receipt is None else receipt(accepted)
             for draft in drafts:
-                if bodies.is_large(len(draft.content)):
+                if draft.content is not None and draft.large:
                     await self._store.save_large(draft.message.id, draft.content)
         except BaseException:
-            self._drafts.uncount(drafts)
-            for draft in drafts:  # one of a batch may have been saved before another failed
-                self._store.remove_large(draft.message.id)
+            self._forget(drafts)
             raise
         leased = [self._reserve(draft) for draft in drafts]
         insertions = tuple(
             Insertion(
                 draft.message,
                 draft.recipients,
-                None if bodies.is_large(len(draft.content)) else draft.content,
+                None if draft.large else draft.content,
                 draft.events,
                 leased=in_hand,
                 new_daily=draft.new_daily,
@@ -203,27 +200,33 @@ class Submitter:
 
     def _reserve(self, draft: Draft) -> bool:
         """Return whether the message goes from memory to its delivery, for which there is room then."""
+        if draft.held is not None or draft.content is None:
+            return False
         destinations = [recipient.destination for recipient in draft.recipients]
-        return draft.held is None and self._queue.reserve(destinations, draft.message.tenant_id, len(draft.content))
+        return self._queue.reserve(destinations, draft.message.tenant_id, len(draft.content))
+
+    def _forget(self, drafts: Sequence[Draft]) -> None:
+        """Undo what was done for messages that will not be kept."""
+        self._drafts.uncount(drafts)
+        for draft in drafts:
+            if draft.large:
+                self._store.remove_large(draft.message.id)
 
     def _written(
         self, kept: Sequence[Sequence[Recipient]] | Failed, drafts: Sequence[Draft], leased: Sequence[bool]
     ) -> None:
         """Hand over what was committed, whether or not its submitter still waits; undo what was not."""
         if isinstance(kept, Failed):
-            self._drafts.uncount(drafts)
+            self._forget(drafts)
         for index, draft in enumerate(drafts):
-            size = len(draft.content)
             if isinstance(kept, Failed):
                 if leased[index]:
-                    self._queue.unreserve(len(draft.recipients), size)
-                if bodies.is_large(size):
-                    self._store.remove_large(draft.message.id)
+                    self._queue.unreserve(len(draft.recipients), draft.message.size_bytes)
                 continue
             waiting = [recipient for recipient in kept[index] if recipient.due_at is not None]
             if draft.new_daily and any(one.hold_reason is HoldReason.NEW_RECIPIENTS for one in kept[index]):
                 self._leaks.over_budget(draft.message)
-            if leased[index]:
+            if leased[index] and draft.content is not None:
                 self._queue.hand_over(waiting, draft.content, len(draft.recipients))
                 continue
             for destination in {recipient.destination for recipient in waiting}:

@@ -172,6 +172,48 @@ async def test_one_click_ends_the_stream_and_no_other(world: World) -> None:
     assert mine[0]["data"]["by"] == "one-click"
 
 
+MANY_PARTS = "--b\r\n\r\n\r\n" * 1100
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "body", "others"),
+    [
+        pytest.param("own", "X-Ark-Unsubscribe: offers\r\nList-Unsubscribe: <mailto:me@x.test>\r\n", "x\r\n", 0),
+        pytest.param("tag", "X-Ark-Tag: newsletter\r\nList-Unsubscribe: <mailto:me@x.test>\r\n", "x\r\n", 0),
+        pytest.param("null", "X-Ark-Unsubscribe: offers\r\n", "x\r\n", 0),
+        pytest.param(
+            "parts",
+            "X-Ark-Unsubscribe: offers\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n",
+            MANY_PARTS,
+            0,
+        ),
+        pytest.param("large", "X-Ark-Unsubscribe: offers\r\n", ("y" * 78 + "\r\n") * 40_000, 3),
+    ],
+    ids=["own", "tag", "null", "parts", "large"],
+)
+async def test_who_has_left_a_stream_gets_nothing_of_it_however_it_is_sent(
+    world: World, name: str, headers: str, body: str, others: int
+) -> None:
+    gone, there = f"{name}-gone@rcpt.test", f"{name}-there@rcpt.test"
+    stream = {"tag": "newsletter"} if name == "tag" else {"unsubscribe": "offers"}
+    _, content = await world.send(gone, **stream)
+    assert (await world.fetch(path_of(content), "POST"))[0] == 200
+    more = [f"{name}-{number}@rcpt.test" for number in range(others)]
+    return_path = "" if name == "null" else None
+    await world.relay.send(gone, *more, there, headers=headers, body=body, return_path=return_path)
+    content = (await world.arrived(there)).decode()
+    found = await world.relay.until(
+        f"/v1/emails?to={gone}", lambda answer: "pending" not in [one["status"] for one in answer["data"]]
+    )
+    assert sorted(one["status"] for one in found["data"]) == ["held", "sent"]
+    offered = name in {"parts", "large"}
+    assert bool(URL.search(content)) is offered
+    if name == "large":
+        assert list(world.relay.state.glob("bodies/*/*.eml")), "they were not all in memory"
+        assert content.endswith("\r\n" + body)
+        assert len({path_of((await world.arrived(one)).decode()) for one in [*more, there]}) == others + 1
+
+
 async def test_to_leave_twice_is_to_leave_once(world: World) -> None:
     _, content = await world.send("twice@rcpt.test", unsubscribe="offers")
     for _ in range(3):

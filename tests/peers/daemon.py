@@ -190,11 +190,13 @@ class Relay:
         subject: str = "hello",
         body: str = "Hello.\r\n",
         headers: str = "",
+        return_path: str | None = None,
     ) -> str:
-        """Send one message by SMTP without AUTH; return its public id."""
+        """Send one message by SMTP without AUTH, from its sender's address; return its public id."""
         to = ", ".join(recipients)
         text = f"From: {sender}\r\nTo: {to}\r\nSubject: {subject}\r\n{headers}\r\n{body}"
-        return await asyncio.to_thread(self._send, sender, recipients, text.encode())
+        given = sender if return_path is None else return_path
+        return await asyncio.to_thread(self._send, given, recipients, text.encode())
 
     def _send(self, sender: str, recipients: tuple[str, ...], message: bytes) -> str:
         with smtplib.SMTP("127.0.0.1", self.port(), timeout=20) as client:

@@ -36,11 +36,12 @@ def test_what_is_no_token_names_nobody(token: str) -> None:
 
 
 def test_the_fields_are_those_of_the_standards() -> None:
-    assert render_fields("https://x.test/u/1", "u1@rp.test").decode() == (
+    assert render_fields("https://x.test/u/1", "u1@rp.test", one_click=True).decode() == (
         "List-Unsubscribe: <https://x.test/u/1>,\r\n\t<mailto:u1@rp.test?subject=unsubscribe>\r\n"
         "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
     )
-    assert b"mailto" not in render_fields("https://x.test/u/1", "")
+    assert b"mailto" not in render_fields("https://x.test/u/1", "", one_click=True)
+    assert render_fields("https://x.test/u/1", "", one_click=False) == b"List-Unsubscribe: <https://x.test/u/1>\r\n"
 
 
 def test_a_secret_that_is_too_short_is_refused() -> None:
