@@ -82,6 +82,20 @@ class Email(Body):
     text: Annotated[Content | None, Meta(description="Found in `html` when it is absent.")] = None
     tag: Annotated[str, Meta(max_length=TAG_CHARS, pattern=ONE_LINE)] | None = None
     metadata: _Metadata | None = None
+    track_opens: Annotated[bool | None, Meta(description="Instead of what the track domain says.")] = None
+    track_clicks: Annotated[bool | None, Meta(description="Likewise.")] = None
+    unsubscribe: (
+        Annotated[
+            str,
+            Meta(
+                max_length=STREAM_CHARS,
+                pattern=ONE_LINE,
+                description="What its recipients may leave by one click: the name of a stream of your mail. Where "
+                "{{unsubscribe_url}} stands in text or HTML goes the address of the page on which they do.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class SendBody(Email, kw_only=True):
@@ -99,20 +113,6 @@ class SendBody(Email, kw_only=True):
         Meta(description="When it is given up if it has not left: ISO 8601 or Unix seconds."),
     ] = None
     priority: Priority | None = None
-    track_opens: Annotated[bool | None, Meta(description="Instead of what the track domain says.")] = None
-    track_clicks: Annotated[bool | None, Meta(description="Likewise.")] = None
-    unsubscribe: (
-        Annotated[
-            str,
-            Meta(
-                max_length=STREAM_CHARS,
-                pattern=ONE_LINE,
-                description="What its recipients may leave by one click: the name of a stream of your mail. Where "
-                "{{unsubscribe_url}} stands in text or HTML goes the address of the page on which they do.",
-            ),
-        ]
-        | None
-    ) = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from arkrelay.api.ask import Ask
-from arkrelay.api.letter import Email, Priority, SendBody, author_of, is_heavy, write
+from arkrelay.api.letter import Email, Priority, SendBody, Written, author_of, is_heavy, write
 from arkrelay.api.model import UNSET, Answer, Body, Line, Meta, Nothing, UnsetType, convert, field
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.sending import Sender, SendResult, sender_of, submission, submit, tell_limit, written
@@ -22,7 +22,6 @@ from arkrelay.relay.submit import Outcome
 BATCH_RECIPIENTS: Final = 1000  # in all of a batch (Ark contract §8.1)
 INLINE_EMAILS: Final = 20  # written without a pause
 KEY_CHARS: Final = 320  # of an address that stands for itself in the answer; no mailbox is longer
-_PARTS: Final = ("to", "subject", "html", "text", "tag", "metadata")
 
 
 class BatchEmail(Body):
@@ -34,7 +33,18 @@ class BatchEmail(Body):
     text: str | None = None
     tag: str | None = None
     metadata: dict[str, Any] | None = None
+    track_opens: bool | None = None
+    track_clicks: bool | None = None
+    unsubscribe: str | None = None
     sender: Annotated[str | None, Meta(description="Instead of the batch's.")] = field(name="from", default=None)
+
+
+# the fields that it shares with a single one, and as what they come
+_PARTS: Final = tuple(
+    (name, written_as)
+    for name, written_as in zip(BatchEmail.__struct_fields__, BatchEmail.__struct_encode_fields__, strict=True)
+    if name in Email.__struct_fields__
+)
 
 
 class BatchBody(Body):
@@ -82,12 +92,8 @@ async def send(ask: Ask[Nothing, SendBody]) -> SendResult:
         email.recipients,
         email.content,
         expires_at=expires_at,
-        tag=email.tag,
-        metadata=email.metadata,
         priority=body.priority,
-        track_opens=body.track_opens,
-        track_clicks=body.track_clicks,
-        unsubscribe=body.unsubscribe,
+        **_said(body, email),
     )
     return await submit(ask, message, [body.to] if isinstance(body.to, str) else body.to)
 
@@ -148,12 +154,14 @@ async def _written(ask: Ask[Nothing, BatchBody], sender: Sender) -> list[_One]:
         to = [email.to] if isinstance(email.to, str) else email.to
         try:
             author = common if email.sender is None and common is not None else author_of(email.sender or "")
-            whole = convert({name: getattr(email, name) for name in _PARTS}, Email)
+            whole = convert({written_as: getattr(email, name) for name, written_as in _PARTS}, Email)
             made = write(whole, author, most)
         except ApiError as error:
             return _One(to, error.message)
-        more = {"tag": made.tag, "metadata": made.metadata, "priority": body.priority}
-        message = submission(ask, sender, author.address, made.recipients, made.content, **more)
+        more = _said(whole, made)
+        message = submission(
+            ask, sender, author.address, made.recipients, made.content, priority=body.priority, **more
+        )
         return _One(to, "", message, made.to)
 
     batch = []
@@ -162,6 +170,17 @@ async def _written(ask: Ask[Nothing, BatchBody], sender: Sender) -> list[_One]:
             await asyncio.sleep(0)  # others have waited for a millisecond
         batch.append(await written(ask, partial(one, email), heavy=is_heavy(email.html, email.text)))
     return batch
+
+
+def _said(email: Email, made: Written) -> dict[str, Any]:
+    """Return what an email says of itself beside its content."""
+    return {
+        "tag": made.tag,
+        "metadata": made.metadata,
+        "track_opens": email.track_opens,
+        "track_clicks": email.track_clicks,
+        "unsubscribe": email.unsubscribe,
+    }
 
 
 def _result(tenant_id: str, batch: Sequence[_One], outcomes: Sequence[Outcome]) -> BatchResult:

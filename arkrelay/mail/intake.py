@@ -89,6 +89,7 @@ class Intake:
     track_links: str | None = None  # None, or "None", "HtmlAndText", "HtmlOnly", "TextOnly"
     untracked: bool = False  # "X-AMP: skip": no opens, no clicks (Ark contract §12)
     unsubscribe: str | None = None  # the stream of one-click unsubscribe
+    unsubscribe_ignored: bool = False  # it named one that is none
     unsubscribes: bool = False  # it has a List-Unsubscribe of its own
     expires: str | None = None  # as written
     priority: str | None = None  # as written
@@ -256,7 +257,10 @@ def _note_unsubscribe(_item: Field, _options: IntakeOptions, intake: Intake) -> 
 
 
 def _read_unsubscribe(item: Field, _options: IntakeOptions, intake: Intake) -> bool:
-    intake.unsubscribe = _short(item, OPTION_LIMIT)
+    text = _short(item, OPTION_LIMIT)
+    if text is not None:
+        intake.unsubscribe = text
+    intake.unsubscribe_ignored = intake.unsubscribe_ignored or text is None
     return True
 
 

@@ -8,16 +8,12 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from arkrelay.mail.mediatype import content_type, encoding_of
+from arkrelay.mail.mediatype import content_type, disposition, encoding_of
 
 DEPTH_LIMIT = 100  # Postfix stops there too
 PART_LIMIT = 1000
 # What is inside is covered by a signature or a key that is not ours (RFC 1847, RFC 8551, RFC 3156).
 SEALED = frozenset({b"multipart/signed", b"multipart/encrypted"})
-
-_DISPOSITION = re.compile(
-    rb"^content-disposition[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)", re.IGNORECASE | re.MULTILINE
-)
 
 
 class TooMuch(ValueError):
@@ -103,7 +99,7 @@ def _inside(content: bytes, start: int, entity: _Entity, boundary: bytes, defaul
 
 def _is_attachment(header: bytes, parameters: dict[bytes, bytes]) -> bool:
     """Whether a part is a file: not inline (RFC 2183 §2.8: then it is an attachment), or with a file's name."""
-    field = _DISPOSITION.search(header)
-    value = b"inline" if field is None else field[1].strip().lower()
-    word = value.partition(b";")[0].strip()
-    return word != b"inline" or b"filename" in value or b"name" in parameters
+    word, more = disposition(header)
+    # a parameter may come in pieces, or with its charset (RFC 2231 §3, §4)
+    names = {name.partition(b"*")[0] for name in (*parameters, *more)}
+    return word != b"inline" or not names.isdisjoint({b"name", b"filename"})

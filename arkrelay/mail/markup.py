@@ -8,6 +8,7 @@ the reading, as it does in a browser. All of it is in bytes, for charsets that c
 
 import html
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from html.entities import html5
 from typing import NamedTuple
@@ -27,12 +28,16 @@ _COMMENT_END = re.compile(rb"--!?>")
 _CONDITIONAL = re.compile(rb"<!--\[if[^>]*+>", re.IGNORECASE)  # what Outlook shows; its end is a bogus comment
 # Elements whose content is text whatever it looks like (§13.2.5.1 and §13.2.6.2).
 _RAW = re.compile(rb"(?:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)\Z", re.IGNORECASE)
-_TEXT_URL = re.compile(rb"(?<![A-Za-z0-9+.-])https?(?:\+notrack)?://[^\s<>\"\x00-\x20\x7f]++", re.IGNORECASE)
-_URL = re.compile(r"(https?)(\+notrack)?://([^\s/?#\\]+)([^\s\\]*)", re.IGNORECASE)
+# Of what a URL may hold (RFC 3986 §2) no brackets: in text they belong to what is around it.
+_TEXT_URL = re.compile(rb"(?<![A-Za-z0-9+.-])https?(\+notrack)?://[!#$%&'()*+,./0-9:;=?@A-Z_a-z~-]*+", re.IGNORECASE)
+_AFTER_BYTES = 64  # looked at behind a URL in text
+_WORD = re.compile(r"\S*")
+_URL = re.compile(r"(https?)://([^\s/?#\\]+)([^\s\\]*)", re.IGNORECASE)
+_NOTRACK = re.compile(r"(https?)\+notrack://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:[!-?A-~]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _UNSAFE = re.compile(r"[^!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]")
 # In an attribute "&copy=1" is no ©, nor is "&section" a § (WHATWG HTML §13.2.5.73); html.unescape thinks of text.
-_REFERENCE = re.compile(r"&(?:(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});?|([A-Za-z][A-Za-z0-9]{0,40}+)(;|(?!=)))")
+_REFERENCE = re.compile(r"&(?:(#0*[0-9]{1,7}|#[xX]0*[0-9a-fA-F]{1,6});?|([A-Za-z][A-Za-z0-9]{0,40}+)(;|(?!=)))")
 _TURNS = 256  # tags between two looks at the clock
 
 
@@ -74,13 +79,20 @@ def read_html(data: bytes, charset: str, expired: Callable[[], bool]) -> Markup 
 
 
 def read_text(data: bytes, charset: str, expired: Callable[[], bool]) -> list[Link] | None:
-    """Return the bare URLs of plain text, without the punctuation behind them, or None when ``expired`` says so."""
+    """Return the bare URLs of plain text, without the punctuation behind them, or None when ``expired`` says so.
+
+    One of which it is not plain where it ends is none (Ark contract §12: "followed by whitespace or end"): programs
+    that make links of text would take the rest of the word along, and people read what they take away.
+    """
     found: list[Link] = []
     for number, match in enumerate(_TEXT_URL.finditer(data)):
         if number % _TURNS == 0 and expired():
             return None
-        raw = _without_punctuation(match[0])
-        link = _link(match.start(), match.start() + len(raw), raw, charset, entities=False)
+        start = match.start()
+        raw = _without_punctuation(match[0], data[start - 1 : start])
+        if match[1] is None and not _ends(data, start, start + len(raw), charset):
+            continue
+        link = _link(start, start + len(raw), raw, charset, entities=False)
         if link is not None:
             found.append(link)
     return found
@@ -148,17 +160,18 @@ def _link(start: int, end: int, raw: bytes, charset: str, *, entities: bool) -> 
         text = _REFERENCE.sub(_character, text) if "&" in text else text
         # WHATWG URL §4.4: white space around a URL goes, and so do line ends and tabs inside
         text = text.strip(" \t\r\n\f").translate({9: None, 10: None, 13: None})
-    text = text.replace(" ", "%20")
-    match = _URL.fullmatch(text)
+    if _NOTRACK.match(text) is not None:  # nobody's scheme, whatever follows
+        return Link(start, end, _NOTRACK.sub(r"\1://", text, count=1), "", notrack=True)
+    match = _URL.fullmatch(text.replace(" ", "%20"))
     if match is None:
         return None
-    authority = _AUTHORITY.fullmatch(match[3])
+    authority = _AUTHORITY.fullmatch(match[2])
     if authority is None:
         return None
-    url = f"{match[1].lower()}://{match[3]}{_UNSAFE.sub(_percent, match[4])}"
+    url = f"{match[1].lower()}://{match[2]}{_UNSAFE.sub(_percent, match[3])}"
     if len(url) > URL_CHARS:
         return None
-    return Link(start, end, url, authority[1].lower(), match[2] is not None)
+    return Link(start, end, url, authority[1].lower(), notrack=False)
 
 
 def _character(match: re.Match[str]) -> str:
@@ -173,12 +186,28 @@ def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace"))
 
 
-def _without_punctuation(raw: bytes) -> bytes:
-    """Return a URL without what belongs to the sentence around it: ``(see http://a.test/b_(c).)``."""
+def _without_punctuation(raw: bytes, before: bytes) -> bytes:
+    """Return a URL without what belongs to the sentence around it: ``(see http://a.test/b_(c).)``, ``*http://a.test*``.
+
+    ``before`` is the character in front of it.
+    """
     depth = 0
     for index, char in enumerate(raw):
         depth += (char == 0x28) - (char == 0x29)
         if depth < 0:
             raw = raw[:index]
             break
-    return raw.rstrip(b".,;:!?'`*_]}>")
+    emphasis = before if before in {b"*", b"_", b"~"} else b""
+    return raw.rstrip(b".,;:!?'" + emphasis)
+
+
+def _ends(data: bytes, start: int, end: int, charset: str) -> bool:
+    """Whether readers take a URL in text to end here: white space or the end, with punctuation before at most."""
+    around = data[start - 1 : start] + data[end : end + 1]
+    if around in {b"()", b"<>"}:  # also how Markdown writes where a link leads
+        return True
+    after = data[end : end + _AFTER_BYTES]
+    word = _WORD.match(after.decode(charset, "replace"))
+    if word is None or (len(after) == _AFTER_BYTES and word.end() == len(after.decode(charset, "replace"))):
+        return False
+    return all(char in "<>`|" or unicodedata.category(char)[0] in "PZ" or char == "\u200b" for char in word[0])

@@ -13,13 +13,20 @@ import re
 from typing import NamedTuple
 
 from arkrelay.mail.header import CRLF, split
-from arkrelay.mail.mediatype import CONTENT_TYPE, ENCODING, content_type, encoding_of, replace_field, set_encoding
+from arkrelay.mail.mediatype import (
+    CONTENT_TYPE,
+    ENCODING,
+    content_type,
+    encoding_of,
+    make_mime,
+    replace_field,
+    set_encoding,
+)
 from arkrelay.mail.transfer import to_base64, to_quoted_printable
 
 DEPTH_LIMIT = 100
 PART_LIMIT = 1000
 
-_MIME_VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _MESSAGES = frozenset({b"message/rfc822", b"message/news"})  # hold a message; may not be encoded (RFC 2046 §5.2.1)
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
@@ -132,24 +139,10 @@ def _encode_leaf(header: bytes, body: bytes, kind: bytes, *, whole: bool) -> byt
     if encoding == b"quoted-printable":
         return header + CRLF + _EIGHT_BIT.sub(lambda match: b"=%02X" % match[0][0], body)
     if whole:
-        header = _make_mime(header, body)
+        header = make_mime(header, body)
     if kind.startswith((b"text/", b"message/")) and b"\0" not in body:
         return set_encoding(header, b"quoted-printable") + CRLF + to_quoted_printable(body)
     return set_encoding(header, b"base64") + CRLF + to_base64(body)
-
-
-def _make_mime(header: bytes, body: bytes) -> bytes:
-    """Return the header with MIME-Version and Content-Type, without which an encoding means nothing."""
-    if not _MIME_VERSION.search(header):
-        header += b"MIME-Version: 1.0\r\n"
-    if not CONTENT_TYPE.search(header):
-        try:
-            body.decode()
-            charset = b"utf-8"
-        except UnicodeDecodeError:
-            charset = b"unknown-8bit"
-        header += b"Content-Type: text/plain; charset=" + charset + CRLF
-    return header
 
 
 def _without_eight_bit(text: bytes) -> bytes:

@@ -25,7 +25,7 @@ from functools import lru_cache
 from arkrelay.mail.header import CRLF, LINE_LIMIT
 from arkrelay.mail.leaves import Leaf, TooMuch, text_leaves
 from arkrelay.mail.markup import Link, read_html, read_text
-from arkrelay.mail.mediatype import set_encoding
+from arkrelay.mail.mediatype import make_mime, set_encoding
 from arkrelay.mail.transfer import to_base64, to_quoted_printable
 from arkrelay.mail.unsubscribe import PLACEHOLDER
 
@@ -35,12 +35,16 @@ LINKS = 65_535  # different ones of a message; the place of a link has two bytes
 TOKEN_CHARS = 16  # Ark contract §12
 
 # Contain ASCII and no other character has a byte of it; UTF-16, ISO-2022 and the likes of Shift JIS do not.
-_CHARSET = re.compile(rb"utf-?8|us-ascii|ascii|iso-?8859-\d{1,2}|windows-125\d|koi8-[ru]|latin-?1")
+_CHARSET = re.compile(
+    rb"utf-?8|us-ascii|ascii|iso-?8859-\d{1,2}|latin-?1|(?:windows-|cp)125\d|koi8-[ru]|euc-(?:jp|kr)|gb2312|tis-620"
+)
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
-_MIME_VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_PADDING = re.compile(rb"=[ \t]++(?=\r\n)")  # a soft line break that a gateway has put blanks behind
+_PGP = b"-----BEGIN PGP "  # text that somebody signed or encrypted (RFC 9580 §6.2, §7)
 _NOTRACK = re.compile(rb"\+notrack", re.IGNORECASE)
 _NOTRACK_WORD = re.compile(rb"notrack", re.IGNORECASE)  # its plus sign may be written as a character reference
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{16}")
+# What programs that make links of text may have taken along is not of it.
+_TOKEN = re.compile(r"([A-Za-z0-9_-]{16})[^A-Za-z0-9/\x00-\x20\x7f]{0,8}")
 _LINK_PURPOSE = b"arkrelay link\0"
 _TENANT_PURPOSE = b"arkrelay tenant\0"
 _RECIPIENT_BYTES, _PLACE_BYTES, _CODE_BYTES = 5, 2, 5
@@ -65,10 +69,14 @@ class LinkTokens:
         return base64.urlsafe_b64encode(payload + self._code(tenant_id, payload)).decode()
 
     def parse(self, tenant_id: str, token: str) -> tuple[int, int] | None:
-        """Return recipient and place, or None for what we did not make for this tenant."""
-        if not _TOKEN.fullmatch(token):
+        """Return recipient and place, or None for what we did not make for this tenant.
+
+        Punctuation behind a token does no harm.
+        """
+        match = _TOKEN.fullmatch(token)
+        if match is None:
             return None
-        raw = base64.urlsafe_b64decode(token)
+        raw = base64.urlsafe_b64decode(match[1])
         payload, code = raw[:-_CODE_BYTES], raw[-_CODE_BYTES:]
         if not hmac.compare_digest(code, self._code(tenant_id, payload)):
             return None
@@ -116,7 +124,6 @@ class Rewriting:
     """How one message is written for any of its recipients; ``urls`` are its links, each at its place."""
 
     urls: tuple[str, ...]
-    pixel: bool
     _content: bytes
     _changes: tuple[_Change, ...]
 
@@ -152,10 +159,10 @@ def find(content: bytes, wishes: Wishes, expired: Callable[[], bool]) -> Rewriti
     opens = wishes.opens
     for leaf in text_leaves(content, expired):
         charset = (leaf.charset or b"us-ascii").decode("ascii", "replace")
-        if not _CHARSET.fullmatch(leaf.charset or b"ascii") or _is_bare(content, leaf):
+        if not _CHARSET.fullmatch(leaf.charset or b"us-ascii"):
             continue
         text = _decode(content[leaf.body : leaf.end], leaf.encoding)
-        if text is None:
+        if text is None or _PGP in text:
             continue
         if charset in {"us-ascii", "ascii"}:
             charset = "utf-8"  # what is declared so and holds more is UTF-8, mostly
@@ -166,7 +173,7 @@ def find(content: bytes, wishes: Wishes, expired: Callable[[], bool]) -> Rewriti
             changes.append(change)
     if not changes:
         return None
-    return Rewriting(tuple(places), wishes.opens and not opens, content, tuple(changes))
+    return Rewriting(tuple(places), content, tuple(changes))
 
 
 def _change(
@@ -229,13 +236,6 @@ def _holds(link: Link, ends: Sequence[int], starts: Sequence[int]) -> bool:
     return at < len(starts) and starts[at] < link.end
 
 
-def _is_bare(content: bytes, leaf: Leaf) -> bool:
-    """Whether this is a message from before MIME whose lines have no room: it could not say how it is encoded."""
-    if leaf.start or _MIME_VERSION.search(content, 0, leaf.body):
-        return False
-    return max(map(len, content[leaf.body : leaf.end].split(CRLF))) > LINE_LIMIT // 2
-
-
 def _plain(link: Link, raw: bytes) -> bytes:
     """Return a link without its ``+notrack``, and otherwise as it was written, unless that was in entities."""
     plain, changed = _NOTRACK.subn(b"", raw, count=1)
@@ -252,7 +252,7 @@ def _decode(body: bytes, encoding: bytes) -> bytes | None:
         except binascii.Error:
             return None
     if encoding == b"quoted-printable":
-        text = binascii.a2b_qp(body)
+        text = binascii.a2b_qp(_PADDING.sub(b"=", body))  # RFC 2045 §6.7, rule 3
         return text if binascii.a2b_qp(to_quoted_printable(text)) == text else None
     return None
 
@@ -266,5 +266,7 @@ def _encode(change: _Change, text: bytes, content: bytes) -> bytes:
     if leaf.encoding == b"quoted-printable":
         return header + to_quoted_printable(text)
     if len(text) > LINE_LIMIT and max(map(len, text.split(CRLF))) > LINE_LIMIT:  # RFC 5322 §2.1.1
-        return set_encoding(header.removesuffix(CRLF), b"quoted-printable") + CRLF + to_quoted_printable(text)
+        header = header.removesuffix(CRLF)
+        header = header if leaf.start else make_mime(header, text)
+        return set_encoding(header, b"quoted-printable") + CRLF + to_quoted_printable(text)
     return header + text

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from arkrelay.model.tenant import Tenant, TrackDomain
@@ -17,14 +18,23 @@ class Visitor(StrEnum):
     HEAD = "head"  # somebody who wants to know where a link leads
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An address that asks, and what is counted as one client: it, or the /64 that it is in."""
+
+    address: str
+    network: str
+
+
 STREAM_CHARS = 100
 UNCOUNTED = frozenset({Visitor.PREFETCH, Visitor.HEAD})
 _LINKS = {"None": (False, False), "HtmlAndText": (True, True), "HtmlOnly": (True, False), "TextOnly": (False, True)}
 _PREFETCH = ("Purpose", "Sec-Purpose", "X-Purpose", "X-Moz")
 # As these services name themselves; Apple's Mail Privacy Protection says "Mozilla/5.0" and nothing else.
 _PROXY = re.compile(r"GoogleImageProxy|YahooMailProxy|ProtonMail|\AMozilla/5\.0\Z", re.IGNORECASE)
+# A Cubot is a telephone.
 _SCANNER = re.compile(
-    r"bot\b|crawl|spider|scan|preview|barracuda|mimecast|proofpoint|symantec|forcepoint|cloudmark|trendmicro|sophos"
+    r"(?<!cu)bot\b|crawl|spider|scan|preview|barracuda|mimecast|proofpoint|symantec|forcepoint|cloudmark|trendmicro|sophos"
     r"|fortinet|bitdefender|kaspersky|safelinks|facebookexternalhit|\bcurl/|\bwget/|python|aiohttp|go-http-client|java/"
     r"|okhttp|libwww|headless|monitor",
     re.IGNORECASE,

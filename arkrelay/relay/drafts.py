@@ -130,6 +130,9 @@ class Drafts:
             events = self._limit_events(tenant, submission, used, held)
             plan = self._personal.plan(submission, intake, tenant, snapshot, stream=stream)
             numbered = self._numbered(submission)
+            if intake.unsubscribe_ignored:
+                reason = "X-Ark-Unsubscribe is empty, too long or has control characters"
+                log.warning("unsubscribe_ignored", id=numbered[0][1], reason=reason)
             if plan is not None:
                 copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
                 if copies is not None:

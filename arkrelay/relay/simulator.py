@@ -26,7 +26,7 @@ from arkrelay.model.errors import ArkrelayError
 from arkrelay.model.message import HoldReason, Recipient
 from arkrelay.policy import outcomes
 from arkrelay.policy.describe import suppressed
-from arkrelay.policy.engage import Visitor
+from arkrelay.policy.engage import Client, Visitor
 from arkrelay.policy.simulate import AFTER_S, Afterwards, part_of
 from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.settle import Settler
@@ -36,7 +36,8 @@ from arkrelay.relay.unsubscribe import BY_CLICK, Unsubscriber
 log = structlog.get_logger()
 
 HOST = "simulator"
-CLIENT, AGENT = "192.0.2.1", "Mozilla/5.0 (simulated)"  # RFC 5737: an address that nobody has
+CLIENT = Client("192.0.2.1", "192.0.2.1")  # RFC 5737: an address that nobody has
+AGENT = "Mozilla/5.0 (simulated)"
 
 
 class Simulator:

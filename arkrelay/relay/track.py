@@ -2,10 +2,12 @@
 
 A link is looked up and followed at once; that it was followed is written with the next group, within 50 ms. What
 waits is bounded and lives in memory: a crash loses a moment of clicks, and a flood of them is cut before it costs
-mail a place in the writer's line. One client's repeats of one message count up to 30 a minute.
+mail a place in the writer's line. One client's repeats of one message count up to 30 a minute, opens and clicks
+apart; a client is an address, or the /64 that it is in.
 """
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,11 +16,11 @@ import structlog
 
 from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Live
-from arkrelay.mail.tracking import LinkTokens
+from arkrelay.mail.tracking import TOKEN_CHARS, LinkTokens
 from arkrelay.model.errors import StoreError
 from arkrelay.model.event import EventKind
 from arkrelay.model.tenant import Tenant
-from arkrelay.policy.engage import UNCOUNTED, Visitor
+from arkrelay.policy.engage import UNCOUNTED, Client, Visitor
 from arkrelay.policy.limits import SlidingWindow
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
@@ -32,6 +34,7 @@ MAX_WAITING = 10_000
 REPEATS = 30  # of one client at one message within
 REPEATS_S = 60.0
 AGENT_CHARS = 300  # of a User-Agent that are kept
+_PUBLIC_ID = re.compile(r"[0-9A-Za-z]{16}")
 CACHED_MESSAGES, CACHED_CHARS = 128, 8_000_000  # whose links stay in memory: a reader follows several
 
 
@@ -60,15 +63,20 @@ class Tracker:
             return None
         return owner[0] if any(track.full_name == host for track in owner[0].track_domains) else None
 
+    def is_token(self, token: str) -> bool:
+        """Return whether this stands for any tenant in URLs."""
+        return any(token == self._tokens.tenant(tenant_id) for tenant_id in self._live.snapshot.tenants)
+
     def is_token_of(self, tenant: Tenant, token: str) -> bool:
         """Return whether this is what stands for the tenant in URLs."""
         return token == self._tokens.tenant(tenant.id)
 
-    def opened(self, tenant: Tenant, token: str, visitor: Visitor, client: str, agent: str) -> None:
+    def opened(self, tenant: Tenant, token: str, visitor: Visitor, client: Client, agent: str) -> None:
         """The pixel of the message with this public id was fetched; whether there is one shows when it is written."""
-        self._note(EventKind.LOADED, tenant, token, visitor, client, agent, {})
+        if _PUBLIC_ID.fullmatch(token):
+            self._note(EventKind.LOADED, tenant, token, visitor, client, agent, {})
 
-    async def follow(self, tenant: Tenant, token: str, visitor: Visitor, client: str, agent: str) -> str | None:
+    async def follow(self, tenant: Tenant, token: str, visitor: Visitor, client: Client, agent: str) -> str | None:
         """Return where a link leads, and remember that it was followed; None for what is no link of this tenant.
 
         Raises ``StoreError`` when that cannot be read.
@@ -80,7 +88,7 @@ class Tracker:
         urls = await self._urls(recipient_id)
         if place >= len(urls):
             return None
-        data = {"url": urls[place], "token": token}
+        data = {"url": urls[place], "token": token[:TOKEN_CHARS]}
         self._note(EventKind.CLICKED, tenant, recipient_id, visitor, client, agent, data)
         return urls[place]
 
@@ -104,20 +112,20 @@ class Tracker:
         tenant: Tenant,
         recipient: int | str,
         visitor: Visitor,
-        client: str,
+        client: Client,
         agent: str,
         data: dict[str, str],
     ) -> None:
         self._metrics.tracked.labels("open" if kind is EventKind.LOADED else "click", visitor).inc()
         if visitor in UNCOUNTED:
             return
-        if not self._repeats.hit((client, recipient), time.monotonic()):
+        if not self._repeats.hit((client.network, recipient), time.monotonic()):
             return
         if len(self._waiting) + self._writing >= MAX_WAITING:
             self._metrics.tracked.labels("lost", visitor).inc()
             return
         shown = "".join(char for char in agent[:AGENT_CHARS] if char.isprintable())
-        whose = {"ip_address": client, "user_agent": shown, "visitor": str(visitor)}
+        whose = {"ip_address": client.address, "user_agent": shown, "visitor": str(visitor)}
         self._waiting.append(Seen(kind, time.time(), tenant.id, recipient, data | whose))
         if not self._scheduled:
             self._scheduled = True

@@ -30,7 +30,7 @@ BY_CLICK, BY_PAGE, BY_MAIL = "one-click", "page", "mail"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a token is good for; ``ended``: it was used before, or the address is suppressed in any other way."""
+    """What a token is good for; ``ended``: its recipient has left the stream before, or complained."""
 
     recipient: Recipient
     sender: str  # the tenant's name, as people know it
@@ -58,9 +58,8 @@ class Unsubscriber:
             except NotFound:
                 return None
             message = recipient.message
-            key = suppressions.key_of(recipient.address)
-            found = suppressions.among(db, message.tenant_id, [key])
-            return recipient, suppressions.reason_for(found, key, message.stream) is not None
+            left = suppressions.has_left(db, message.tenant_id, recipient.address, message.stream or "")
+            return recipient, left
 
         found = await self._store.read(read)
         if found is None:

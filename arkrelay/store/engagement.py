@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.message import Recipient
 from arkrelay.store.history import insert_events
 from arkrelay.store.queue import load_recipient
 from arkrelay.store.rows import insert_rows
@@ -91,9 +90,8 @@ class Seen:
     data: dict[str, str]
 
 
-def record(db: sqlite3.Connection, seen: Sequence[Seen]) -> list[tuple[Seen, Recipient]]:
-    """Count what was seen, append it to the event log, and return what was ours: a job of the writer."""
-    found: list[tuple[Seen, Recipient]] = []
+def record(db: sqlite3.Connection, seen: Sequence[Seen]) -> None:
+    """Count what was seen and is ours, and append it to the event log: a job of the writer."""
     events: list[Event] = []
     for one in seen:
         try:
@@ -105,8 +103,6 @@ def record(db: sqlite3.Connection, seen: Sequence[Seen]) -> list[tuple[Seen, Rec
             continue
         opened = one.kind is EventKind.LOADED
         opens, clicks = db.execute(_COUNT, (recipient.id, int(opened), int(not opened))).fetchone()
-        found.append((one, recipient))
         if (opens if opened else clicks) <= EVENTS_KEPT:
             events.append(Event(one.kind, one.at, message.tenant_id, message.id, recipient.id, one.data))
     insert_events(db, events)
-    return found

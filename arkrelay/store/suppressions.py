@@ -70,7 +70,8 @@ def suppress(
     """Put the address on the list; return False when nothing changed, for there was a reason as good.
 
     A person's entry replaces the reason of any (Ark contract §8.8). A complaint or an unsubscription replaces a
-    failure, which the next delivery would lift; an automatic one leaves everything else that it finds.
+    failure, which the next delivery would lift. An unsubscription replaces a person's entry as well, for it is the
+    wish of the address's owner, and stays when the person thinks better of it. Otherwise what is there stays.
     """
     automatic = cause in AUTOMATIC
     values = (text(reason), automatic, cause.value, bounce_class and bounce_class.value, recipient_id)
@@ -85,8 +86,9 @@ def suppress(
     return bool(
         db.execute(
             "UPDATE suppressions SET reason = ?, automatic = ?, cause = ?, bounce_class = ?, recipient_id = ?"
-            " WHERE tenant_id = ? AND address_key = ? AND stream = ? AND (cause = 'failure' OR NOT ?)",
-            (*values, tenant_id, key_of(address), text(stream), automatic),
+            " WHERE tenant_id = ? AND address_key = ? AND stream = ?"
+            " AND (cause = 'failure' OR NOT ? OR (? AND cause IN ('hand', 'import')))",
+            (*values, tenant_id, key_of(address), text(stream), automatic, cause is Cause.UNSUBSCRIBE),
         ).rowcount
     )
 
@@ -234,6 +236,17 @@ def reason_for(found: Mapping[str, ByStream], key: str, *streams: str | None) ->
     if entries is None:
         return None
     return next((entries[one] for one in ("", *streams) if one is not None and one in entries), None)
+
+
+def has_left(conn: sqlite3.Connection, tenant_id: str, address: str, stream: str) -> bool:
+    """Return whether the address's owner has ended this stream, or all mail of the tenant, or complained of it."""
+    # index suppressions_key
+    found = conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM suppressions WHERE tenant_id = ? AND address_key = ? AND stream IN ('', ?)"
+        " AND cause IN ('unsubscribe', 'complaint'))",
+        (tenant_id, key_of(address), text(stream)),
+    ).fetchone()
+    return bool(found[0])
 
 
 def ends_of_class(

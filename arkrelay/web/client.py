@@ -2,11 +2,11 @@
 
 import ipaddress
 import time
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from arkrelay.config.live import Live
+from arkrelay.policy.engage import Client
 from arkrelay.policy.limits import SlidingWindow, is_trusted, network_of
 
 REQUESTS, SECONDS = 600, 10.0  # of one client: a mail service that fetches pictures for its readers stays below
@@ -17,14 +17,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """An address, and what is counted as one client: it, or the /64 that it is in."""
-
-    address: str
-    network: str
 
 
 class Clients:

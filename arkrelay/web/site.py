@@ -22,7 +22,7 @@ class Site:
         tenant = self._tenant(request.headers.get("Host", ""))
         token = None if tenant is not None else unsubscribe.token_of(request.path)
         if tenant is None and token is None:
-            return None
+            return track.unknown() if track.is_old(self._tracker, request) else None
         client = self._clients.admit(request)
         if client is None:
             return too_often()

@@ -12,6 +12,7 @@ from importlib import resources
 
 from aiohttp import web
 
+from arkrelay.mail.unsubscribe import TOKEN
 from arkrelay.model.errors import StoreError
 from arkrelay.relay.unsubscribe import BY_CLICK, BY_PAGE, Subscription, Unsubscriber
 from arkrelay.web.client import HEADERS, plain
@@ -28,9 +29,14 @@ POLICY = (
 
 
 def token_of(path: str) -> str | None:
-    """Return what stands behind ``/u/`` at the end of a path, which a proxy may have lengthened; None: not ours."""
+    """Return what stands behind ``/u/`` at the end of a path, or None: not ours.
+
+    A proxy may have lengthened the path. Of a longer one only a token's own form is ours: a tenant may be named "u".
+    """
     parts = path.split("/")
-    return parts[-1] if len(parts) >= 3 and parts[-2] == PREFIX else None
+    if len(parts) < 3 or parts[-2] != PREFIX:
+        return None
+    return parts[-1] if len(parts) == 3 or TOKEN.fullmatch(parts[-1].lower()) else None
 
 
 async def answer(unsubscriber: Unsubscriber, token: str, request: web.Request) -> web.Response:

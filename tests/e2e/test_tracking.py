@@ -36,6 +36,10 @@ name = "rest"
 type = "api"
 secret = "{KEY}"
 
+[[domains]]
+name = "bare.test"
+trusted = true
+
 [[track_domains]]
 name = "track"
 domain = "sender.test"
@@ -104,8 +108,8 @@ class World:
         found = [one["address"] for one in self.relay.listeners if one["service"] == "http"]
         return int(found[1].rpartition(":")[2])
 
-    async def send(self, *to: str, key: str = KEY, **fields: Any) -> dict[str, Any]:
-        body = {"from": "app@sender.test", "to": list(to), "subject": "hello", **fields}
+    async def send(self, *to: str, key: str = KEY, sender: str = "app@sender.test", **fields: Any) -> dict[str, Any]:
+        body = {"from": sender, "to": list(to), "subject": "hello", **fields}
         async with (
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
             session.post(f"{self.plain}/v1/emails", json=body) as response,
@@ -272,6 +276,58 @@ async def test_a_message_may_opt_out(
     assert "X-AMP" not in content
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "opens", "clicks"),
+    [("all", {}, True, True), ("none", {"trackOpens": False, "trackClicks": False}, False, False)],
+)
+async def test_an_email_of_a_batch_may_opt_out(
+    world: World, name: str, fields: dict[str, Any], *, opens: bool, clicks: bool
+) -> None:
+    one = {"to": f"batch-{name}@rcpt.test", "subject": "x", "html": HTML, "unsubscribe": "offers", **fields}
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session,
+        session.post(f"{world.plain}/v1/emails/batch", json={"from": "app@sender.test", "emails": [one]}) as response,
+    ):
+        assert response.status == 200, await response.text()
+    content = (await world.arrived(f"batch-{name}@rcpt.test")).decode()
+    assert bool(PIXEL.search(content)) is opens
+    assert bool(links(content.encode())) is clicks
+    assert "List-Unsubscribe: <https://relay.test/u/" in content
+
+
+async def test_text_that_is_made_of_html_has_whole_links(world: World) -> None:
+    html = '<p><a href="https://dest.test/c?utm=1">https://dest.test/a</a> and <a href="https://dest.test/d">more</a></p>'
+    await world.send("label@rcpt.test", html=html)
+    content = (await world.arrived("label@rcpt.test")).decode()
+    found = re.search(rf"\[https://dest\.test/a\]\(({LINK.pattern})\) and \[more\]\(({LINK.pattern})\)", content)
+    assert found is not None, content
+    for link, url in zip(found.groups(), ("https://dest.test/c?utm=1", "https://dest.test/d"), strict=True):
+        assert (await world.fetch(link))[1]["Location"] == url
+        assert (await world.fetch(f"{link}_"))[1]["Location"] == url, "with what a program took along"
+
+
+async def test_without_a_track_domain_the_scheme_that_nobody_knows_is_mended_too(world: World) -> None:
+    await world.send("scheme@rcpt.test", html='<a href="https+notrack://x.test/">x</a>', sender="app@bare.test")
+    assert 'href="https://x.test/"' in (await world.arrived("scheme@rcpt.test")).decode()
+
+
+async def test_without_a_signature_there_is_no_one_click(world: World) -> None:
+    await world.send("unsigned@rcpt.test", html=HTML, sender="app@bare.test", unsubscribe="offers")
+    content = (await world.arrived("unsigned@rcpt.test")).decode()
+    assert "DKIM-Signature" not in content
+    assert "List-Unsubscribe: <https://relay.test/u/" in content
+    assert "List-Unsubscribe-Post" not in content
+
+
+async def test_a_link_of_a_host_that_is_a_track_domain_no_more_is_unknown(world: World) -> None:
+    await world.send("former@rcpt.test", html=HTML)
+    content = await world.arrived("former@rcpt.test")
+    for url in (links(content)[0], PIXEL.findall(content.decode())[0]):
+        status, headers, body = await world.fetch(url, host="track.former.test")
+        assert (status, headers["Content-Type"].partition(";")[0]) == (404, "text/plain")
+        assert b"no such link" in body
+
+
 async def test_nobody_is_led_where_no_tenant_wrote(world: World) -> None:
     await world.send("forged@rcpt.test", html=HTML)
     link = links(await world.arrived("forged@rcpt.test"))[0]
@@ -299,15 +355,15 @@ async def test_nobody_is_led_where_no_tenant_wrote(world: World) -> None:
     assert headers["Location"] == "https://dest.test/a?b=1&c=2"
     # another tenant's host does not lend its name
     assert (await world.fetch(link, host="track.other.test"))[0] == 404
-    assert (await world.fetch(link, host="relay.test"))[0] in {401, 404}
+    assert (await world.fetch(link, host="relay.test"))[0] == 404
     assert (await world.fetch(link, "POST"))[0] == 405
 
 
 async def test_an_unknown_message_has_a_pixel_and_an_unknown_tenant_none(world: World) -> None:
     await world.send("pixel@rcpt.test", html=HTML)
     pixel = PIXEL.findall((await world.arrived("pixel@rcpt.test")).decode())[0]
-    unknown = pixel.rsplit("/", 1)[0] + "/AAAAAAAAAAAAAAAA"
-    assert (await world.fetch(unknown))[0] == 200
+    for token in ("AAAAAAAAAAAAAAAA", "A" * 7000, "-", "%00"):
+        assert (await world.fetch(pixel.rsplit("/", 1)[0] + f"/{token}"))[0] == 200
     assert (await world.fetch("https://track.sender.test/img/AAAAAAAA/AAAAAAAAAAAAAAAA"))[0] == 404
 
 
@@ -339,6 +395,17 @@ async def test_a_flood_from_one_client_is_cut_and_others_are_served(world: World
     assert (await world.fetch(links(content)[0]))[0] == 307
     found = await world.activity(sent["id"], opens=1, clicks=1)
     assert found["openCount"] == 30, "repeats of one client at one message"
+
+
+async def test_a_network_of_ipv6_is_one_client(world: World) -> None:
+    sent = await world.send("network@rcpt.test", html=HTML)
+    pixel = PIXEL.findall((await world.arrived("network@rcpt.test")).decode())[0]
+    for number in range(35):
+        await world.fetch(pixel, headers={"X-Forwarded-For": f"2001:db8:1:1::{number:x}"})
+    await world.fetch(pixel, headers={"X-Forwarded-For": "2001:db8:1:2::1"})
+    found = await world.activity(sent["id"], opens=31)
+    assert found["openCount"] == 31
+    assert {one["ipAddress"] for one in found["opens"]} >= {"2001:db8:1:1::1", "2001:db8:1:2::1"}
 
 
 async def test_a_signed_message_is_left_alone(world: World) -> None:

@@ -222,6 +222,20 @@ async def test_to_leave_twice_is_to_leave_once(world: World) -> None:
     assert len([one for one in events if one["data"]["address"] == "twice@rcpt.test"]) == 1
 
 
+async def test_an_entry_that_is_not_its_owners_wish_leaves_the_button(world: World) -> None:
+    _, content = await world.send("listed@rcpt.test", unsubscribe="offers")
+    list_url, headers = f"{world.base}/v1/tenants/acme/suppressions", {"Authorization": f"Bearer {KEY}"}
+    entry = {"address": "listed@rcpt.test", "reason": "ask again in march", "stream": "offers"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        async with session.post(list_url, json=entry) as response:
+            assert response.status == 201, await response.text()
+        assert "<button" in (await world.fetch(path_of(content)))[2]
+        assert "Unsubscribed" in (await world.fetch(path_of(content), "POST", {"page": "1"}))[2]
+        assert "<button" not in (await world.fetch(path_of(content)))[2]
+        async with session.get(f"{list_url}/listed@rcpt.test") as response:
+            assert (await response.json())["data"]["reason"] == "unsubscribe", "whose wish it is stays to be seen"
+
+
 async def test_looking_changes_nothing(world: World) -> None:
     _, content = await world.send("look@rcpt.test", tag="newsletter")
     for method in ("GET", "HEAD"):

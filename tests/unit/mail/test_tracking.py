@@ -136,6 +136,7 @@ def test_what_is_no_link_of_the_reader_stays(html: str) -> None:
         ("http://x.test/é?é#é", "http://x.test/%C3%A9?%C3%A9#%C3%A9"),
         ("http://u:p@x.test:81/", "http://u:p@x.test:81/"),
         ("http://[::1]/", "http://[::1]/"),
+        ("http://x.test/?a=1&#00000038;b=2&#x000000026;c", "http://x.test/?a=1&b=2&c"),
     ],
 )
 def test_a_link_leads_where_a_browser_would_go_and_fits_a_header(html: str, url: str) -> None:
@@ -156,6 +157,32 @@ def test_a_link_leads_where_a_browser_would_go_and_fits_a_header(html: str, url:
         ("xhttp://x.test ftp://x.test http://left.test/ mailto:a@x.test", None),
         ("http+notrack://x.test/", "http://x.test/"),
         ("http:// http://. http://\r\n", None),
+        (
+            "https+notrack://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.test/",
+            "https://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.test/",
+        ),
+        # where it is not plain that it ends, it stays
+        ("詳細はhttps://x.test/saleをご覧ください。", None),
+        ("https://ja.test/wiki/東京", None),
+        ("https://x.test/a\u2014and then", None),
+        ("https://x.test/?x={y}", None),
+        ("[url=https://x.test/a]https://x.test/a[/url]", None),
+        ("https://x.test/a[b", None),
+        ("詳細は https://x.test/sale。", "詳細は https://t.test/T/L0。"),
+        ("\u201chttps://x.test/a\u201d said", "\u201chttps://t.test/T/L0\u201d said"),
+        ("https://x.test/a\u2026 https://x.test/a\u200b", "https://t.test/T/L0\u2026 https://t.test/T/L0\u200b"),
+        ("https://x.test/a\u00a0b", "https://t.test/T/L0\u00a0b"),
+        # a label of Markdown stays, and where it leads does not
+        (
+            "[https://x.test/a](https://y.test/c)[b](https://z.test)",
+            "[https://x.test/a](https://t.test/T/L0)[b](https://t.test/T/L1)",
+        ),
+        ("`https://x.test/a` | https://x.test/a|", "`https://t.test/T/L0` | https://t.test/T/L0|"),
+        ("https://x.test/?h=Zm9v_ https://x.test/?q=*", "https://t.test/T/L0 https://t.test/T/L1"),
+        (
+            "*https://x.test/a* **https://x.test/a**, _https://x.test/a_",
+            "*https://t.test/T/L0* **https://t.test/T/L0**, _https://t.test/T/L0_",
+        ),
         ("<a href='http://x.test/'>", "<a href='https://t.test/T/L0'>"),
     ],
 )
@@ -193,6 +220,10 @@ def test_a_part_is_written_as_it_was_encoded(more: bytes) -> None:
         (b"text/html", b"Content-Disposition: inline; filename=a.html\r\n"),
         (b"text/html; name=a.html", b""),
         (b"text/plain; format=flowed; delsp=yes", b""),
+        (b"text/html (hi); charset=shift_jis", b""),
+        (b"text/html; charset=(hi) shift_jis", b""),
+        (b"text/html; name*0=a; name*1=.html", b""),
+        (b"text/html", b"Content-Disposition: inline (hi); filename*=utf-8''a.html\r\n"),
         (b"text/calendar", b""),
         (b"application/pkcs7-mime", b""),
         (b"application/pgp-encrypted", b""),
@@ -201,6 +232,38 @@ def test_a_part_is_written_as_it_was_encoded(more: bytes) -> None:
 )
 def test_what_is_not_understood_is_left_alone(kind: bytes, more: bytes) -> None:
     assert find(message(b"<a href='http://x.test/'>http://x.test/", kind, more), ALL, never) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (b'text/html; x="(hi"; charset=utf-8', b""),
+        (b"text/html; charset=euc-kr", b""),
+        (b"text/html; charset=gb2312", b""),
+        (b"text/html", b'Content-Disposition: inline; creation-date="filename x"\r\n'),
+    ],
+)
+def test_what_is_understood_is_not(kind: bytes, more: bytes) -> None:
+    assert find(message(b"<a href='http://x.test/'>", kind, more), ALL, never) is not None
+
+
+def test_text_that_somebody_signed_is_left_alone() -> None:
+    signed = (
+        b"-----BEGIN PGP SIGNED MESSAGE-----\r\nHash: SHA512\r\n\r\nhttps://x.test/\r\n"
+        b"-----BEGIN PGP SIGNATURE-----\r\n\r\nAAAA\r\n-----END PGP SIGNATURE-----\r\n"
+    )
+    for text in (signed, b"Look:\r\n\r\n" + signed):
+        assert find(message(text, b"text/plain"), ALL, never) is None
+        encoded = message(to_base64(text), b"text/plain", b"Content-Transfer-Encoding: base64\r\n")
+        assert find(encoded, ALL, never) is None
+
+
+def test_blanks_that_a_gateway_put_behind_a_soft_line_break_are_no_text() -> None:
+    body = b"<a href=3D'http://x.test/a=  \r\nb'>eins =\t\r\nzwei</a>"
+    found = find(message(body, more=b"Content-Transfer-Encoding: quoted-printable\r\n"), ALL, never)
+    assert found is not None
+    assert found.urls == ("http://x.test/ab",)
+    assert b">eins zwei</a>" in binascii.a2b_qp(body_of(render(found)))
 
 
 @pytest.mark.parametrize("kind", [b"multipart/signed", b"multipart/encrypted"])
@@ -218,7 +281,6 @@ def test_there_is_one_pixel_before_the_end_of_the_first_body() -> None:
     parts = b"".join(b"--b\r\nContent-Type: text/html\r\n\r\n<body>%d</BODY >\r\n" % number for number in range(2))
     found = find(message(parts + b"--b--\r\n", b"multipart/mixed; boundary=b"), ALL, never)
     assert found is not None
-    assert found.pixel
     content = render(found)
     assert content.count(b"/img/") == 1
     assert re.search(rb"<body>0\r\n<div [^>]*><img [^>]*></div>\r\n</BODY >", content)
@@ -250,9 +312,18 @@ def test_a_line_that_grew_too_long_is_encoded() -> None:
     assert binascii.a2b_qp(body_of(content)) == expected
 
 
-def test_a_message_from_before_mime_whose_lines_have_no_room_is_left_alone() -> None:
-    assert find(b"From: a@b.test\r\n\r\n" + b"http://x.test/ " * 60, ALL, never) is None
-    assert find(b"From: a@b.test\r\n\r\nhttp://x.test/", ALL, never) is not None
+def test_a_message_from_before_mime_becomes_mime_where_its_lines_have_no_room() -> None:
+    text = b"http://x.test/ = " * 58
+    found = find(b"From: a@b.test\r\n\r\n" + text, ALL, never)
+    assert found is not None
+    content = found.render("https://a-rather-long-track-host.test/12345678/", "", lambda _: "0123456789abcdef")
+    shown = message_from_bytes(content, policy=SMTP)
+    assert shown["MIME-Version"] == "1.0"
+    link = "https://a-rather-long-track-host.test/12345678/0123456789abcdef"
+    assert shown.get_content() == text.decode().replace("http://x.test/", link)
+    found = find(b"From: a@b.test\r\n\r\nhttp://x.test/", ALL, never)
+    assert found is not None
+    assert render(found) == b"From: a@b.test\r\n\r\nhttps://t.test/T/L0", "otherwise it stays what it is"
 
 
 def test_too_many_parts_or_levels_or_too_much_time_is_told() -> None:
@@ -434,6 +505,10 @@ def test_a_token_is_read_by_its_own_tenant_and_secret_alone() -> None:
     token = tokens.link("acme", 12_345, 7)
     assert re.fullmatch(r"[A-Za-z0-9_-]{16}", token)
     assert tokens.parse("acme", token) == (12_345, 7)
+    for behind in ("_", "*", ").", "\N{RIGHT DOUBLE QUOTATION MARK}", "'"):
+        assert tokens.parse("acme", token + behind) == (12_345, 7), "a program took it along"
+    for behind in ("A", "/", "_A", "\r\n", "\0", "." * 9):
+        assert tokens.parse("acme", token + behind) is None
     assert tokens.parse("other", token) is None
     assert LinkTokens(SECRET[::-1]).parse("acme", token) is None
     assert tokens.tenant("acme") != tokens.tenant("other")

@@ -25,6 +25,7 @@ FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.
         ("GET", {"User-Agent": "python-requests/2.32"}, Visitor.SCANNER),
         ("GET", {"User-Agent": "Mozilla/5.0 (compatible; bingbot/2.0)"}, Visitor.SCANNER),
         ("GET", {"User-Agent": "curl/8.5"}, Visitor.SCANNER),
+        ("GET", {"User-Agent": "Mozilla/5.0 (Linux; Android 11; CUBOT P50) Chrome/120.0"}, Visitor.PERSON),
     ],
 )
 def test_who_came_by(method: str, headers: dict[str, str], who: Visitor) -> None:

@@ -44,8 +44,7 @@ async def test_old_links_are_forgotten(store: Store) -> None:
 async def test_what_was_done_is_counted_for_its_recipient(store: Store) -> None:
     one = await accept(store, "a@x.test")
     seen = [opened(one.token), opened(one.id), opened("AAAAAAAAAAAAAAAA"), opened(one.token, "other"), opened(10**9)]
-    found = await store.write(lambda db: engagement.record(db, seen))
-    assert [recipient.id for _, recipient in found] == [one.id, one.id]
+    await store.write(lambda db: engagement.record(db, seen))
     assert await store.read(lambda conn: engagement.counts(conn, one.id)) == (2, 0)
     events = [entry.event for entry in await store.read(history.list_events)]
     assert [(event.kind, event.recipient_id) for event in events if event.kind is EventKind.LOADED] == [

@@ -22,7 +22,11 @@ def test_an_address_is_shown_as_its_owner_knows_it(address: str, shown: str) -> 
     ("path", "token"),
     [
         ("/u/abc", "abc"),
-        ("/mail/u/abc", "abc"),
+        ("/mail/u/u" + "0" * 42, "u" + "0" * 42),
+        ("/mail/u/U" + "0A" * 21, "U" + "0A" * 21),
+        ("/mail/u/abc", None),
+        ("/v1/tenants/u/credentials", None),
+        ("/tenants/u/webhooks", None),
         ("/u/", ""),
         ("/u", None),
         ("/", None),
