@@ -5,7 +5,7 @@ what is left to do and does not recurse, and it gives up on a message of more th
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from arkrelay.mail.mediatype import content_type, disposition, encoding_of
@@ -68,6 +68,16 @@ def text_leaves(content: bytes, expired: Callable[[], bool]) -> list[Leaf]:
     return found
 
 
+def delimiters(content: bytes, start: int, end: int, boundary: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield the delimiter lines of a multipart whose body is there, each from the line end before it.
+
+    A line end is part of a delimiter (RFC 2046 §5.1.1): the empty line that ended the header has that of a first one.
+    ``match[1]`` is not None for the last.
+    """
+    line = re.compile(rb"\r\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r\n|\Z)")
+    return line.finditer(content, max(start - 2, 0), end)
+
+
 def _header(content: bytes, entity: _Entity) -> tuple[bytes, int]:
     """Return the header of a part, and where its body begins; as ``header.split``, without a copy of the body."""
     if content.startswith(b"\r\n", entity.start, entity.end):
@@ -80,11 +90,9 @@ def _header(content: bytes, entity: _Entity) -> tuple[bytes, int]:
 
 def _inside(content: bytes, start: int, entity: _Entity, boundary: bytes, default: bytes) -> list[_Entity]:
     """Return the parts of a multipart, without the line end that belongs to the delimiter (RFC 2046 §5.1.1)."""
-    delimiter = re.compile(rb"\r\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r\n|\Z)")
     parts: list[_Entity] = []
     position: int | None = None
-    # the empty line that ended the header is also the line end before a first delimiter
-    for match in delimiter.finditer(content, max(start - 2, 0), entity.end):
+    for match in delimiters(content, start, entity.end, boundary):
         if position is not None:
             parts.append(_Entity(position, max(match.start(), position), entity.depth + 1, default))
             if len(parts) > PART_LIMIT:

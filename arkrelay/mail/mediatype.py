@@ -4,6 +4,7 @@ import re
 
 from arkrelay.mail.header import CRLF
 
+IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})  # encodings that are none (RFC 2045 §6.2)
 CONTENT_TYPE = re.compile(rb"^content-type[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)", re.IGNORECASE | re.MULTILINE)
 ENCODING = re.compile(
     rb"^content-transfer-encoding[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)", re.IGNORECASE | re.MULTILINE

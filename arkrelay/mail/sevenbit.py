@@ -2,7 +2,7 @@
 
 Every leaf of the MIME tree that holds a byte above 127 is encoded again: text as quoted-printable, anything else
 as base64 (RFC 2045 §6). Everything else keeps its bytes. The tree is walked with a list of what is left to do,
-never by recursion, and never more than 100 deep or 1000 parts wide (Postfix stops at 100 too).
+never by recursion, and never beyond the limits of ``leaves``.
 
 What cannot be kept: a signature over the old bytes. Our own DKIM signature is made afterwards, by the caller;
 a ``multipart/signed`` should be seven-bit to begin with (RFC 1847 §2.1), and one that is not loses its signature
@@ -13,9 +13,11 @@ import re
 from typing import NamedTuple
 
 from arkrelay.mail.header import CRLF, split
+from arkrelay.mail.leaves import DEPTH_LIMIT, PART_LIMIT, delimiters
 from arkrelay.mail.mediatype import (
     CONTENT_TYPE,
     ENCODING,
+    IDENTITY,
     content_type,
     encoding_of,
     make_mime,
@@ -24,12 +26,8 @@ from arkrelay.mail.mediatype import (
 )
 from arkrelay.mail.transfer import to_base64, to_quoted_printable
 
-DEPTH_LIMIT = 100
-PART_LIMIT = 1000
-
 _EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _MESSAGES = frozenset({b"message/rfc822", b"message/news"})  # hold a message; may not be encoded (RFC 2046 §5.2.1)
-_IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
 
 
 class _Entity(NamedTuple):
@@ -83,7 +81,7 @@ def _open(content: bytes, entity: _Entity, parts_left: int) -> "list[_Entity | _
     body_start = entity.end - len(body)
     if kind in _MESSAGES or kind.startswith(b"multipart/"):
         inside: list[_Entity | _Piece] = []
-        if entity.depth < DEPTH_LIMIT and encoding_of(header) in _IDENTITY:
+        if entity.depth < DEPTH_LIMIT and encoding_of(header) in IDENTITY:
             if kind in _MESSAGES:
                 inside = [_Entity(body_start, entity.end, entity.depth + 1, b"text/plain", whole=True)]
             else:
@@ -105,13 +103,11 @@ def _open_multipart(
     """Return the pieces between and around the parts, and the parts; nothing without a part, or with too many."""
     if not boundary or not boundary.isascii():
         return []
-    delimiter = re.compile(rb"\r\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r\n|\Z)")
     default = b"message/rfc822" if kind == b"multipart/digest" else b"text/plain"  # RFC 2046 §5.1.5
     items: list[_Entity | _Piece] = []
-    # the empty line that ended the header is also the line end before a first delimiter
     position = start
     in_part = False
-    for match in delimiter.finditer(content, start - 2, entity.end):
+    for match in delimiters(content, start, entity.end, boundary):
         if in_part:
             items.append(_Entity(position, match.start(), entity.depth + 1, default, whole=False))
         else:

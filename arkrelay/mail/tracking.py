@@ -25,7 +25,7 @@ from functools import lru_cache
 from arkrelay.mail.header import CRLF, LINE_LIMIT
 from arkrelay.mail.leaves import Leaf, TooMuch, text_leaves
 from arkrelay.mail.markup import Link, read_html, read_text
-from arkrelay.mail.mediatype import make_mime, set_encoding
+from arkrelay.mail.mediatype import IDENTITY, make_mime, set_encoding
 from arkrelay.mail.transfer import to_base64, to_quoted_printable
 from arkrelay.mail.unsubscribe import PLACEHOLDER
 
@@ -38,7 +38,6 @@ TOKEN_CHARS = 16  # Ark contract §12
 _CHARSET = re.compile(
     rb"utf-?8|us-ascii|ascii|iso-?8859-\d{1,2}|latin-?1|(?:windows-|cp)125\d|koi8-[ru]|euc-(?:jp|kr)|gb2312|tis-620"
 )
-_IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
 _PADDING = re.compile(rb"=[ \t]++(?=\r\n)")  # a soft line break that a gateway has put blanks behind
 _PGP = b"-----BEGIN PGP "  # text that somebody signed or encrypted (RFC 9580 §6.2, §7)
 _NOTRACK = re.compile(rb"\+notrack", re.IGNORECASE)
@@ -244,7 +243,7 @@ def _plain(link: Link, raw: bytes) -> bytes:
 
 def _decode(body: bytes, encoding: bytes) -> bytes | None:
     """Return the text of a part, or None when it could not be written again as it was."""
-    if encoding in _IDENTITY:
+    if encoding in IDENTITY:
         return body
     if encoding == b"base64":
         try:

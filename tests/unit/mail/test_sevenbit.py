@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arkrelay.mail.header import split
-from arkrelay.mail.sevenbit import DEPTH_LIMIT, PART_LIMIT, to_seven_bit
+from arkrelay.mail.leaves import DEPTH_LIMIT, PART_LIMIT
+from arkrelay.mail.sevenbit import to_seven_bit
 
 TOP = b"From: a@x.test\r\nMIME-Version: 1.0\r\n"
 UMLAUTS = "Grüße aus Köln\r\n".encode()
