@@ -72,17 +72,18 @@ class HookJob:
     """One event on its way to one webhook, with what is needed to tell it.
 
     ``uuid`` is drawn when the job is made and stays for every attempt, by which receivers know a repeat. ``event`` or
-    ``recipient`` is None when retention has taken it: then there is nothing left to tell.
+    ``recipient`` is None when retention has taken it: then there is nothing left to tell. ``unreadable`` says what of
+    it could not be read, and then both are None too.
     """
 
     id: int
     endpoint: int
     uuid: str
     attempts: int  # made so far
-    made_at: float
     recipient_id: int | None
     event: Event | None
     recipient: Recipient | None
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,6 @@ class Endpoint:
 class JobEnd(StrEnum):
     """What becomes of a job after an attempt."""
 
-    DONE = "done"
+    DONE = "done"  # also where there was nothing left to tell
     RETRY = "retry"
     PARKED = "parked"
-    DROPPED = "dropped"  # there is nothing left to tell

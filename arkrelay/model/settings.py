@@ -258,6 +258,9 @@ class Webhooks:
     body: str = setting("Form of the JSON body.", Kind.CHOICE, "wrapped", choices=("wrapped", "bare", "merged"))
     concurrency: int = setting("Posts at once in all.", Kind.INTEGER, 100, low=1)
     concurrency_per_webhook: int = setting("Posts at once to one webhook that answers well.", Kind.INTEGER, 10, low=1)
+    max_per_tenant: int = setting(
+        "Webhooks that a tenant may have by REST; files may name more.", Kind.INTEGER, 50, low=1
+    )
     allow_http: bool = setting("Allow plain http targets.", Kind.BOOLEAN, False)
     allow_destinations: tuple[str, ...] = setting("Networks otherwise refused as targets.", Kind.NETWORKS, ())
 

@@ -5,6 +5,9 @@ Each endpoint has a pace: it is asked by one post at first and by more while it 
 row it rests, a little longer each time, and is then asked by one post alone. So one event that an endpoint cannot
 stomach delays no other, a dead endpoint costs one post now and then whatever its backlog, and one that comes back has
 it within a quarter of an hour and not only when the schedule of some event ends its rest of a day.
+
+What waits for a later time goes when an endpoint comes back: its failures were the endpoint's. An event that has
+failed again after ``FORWARDS`` such times is taken for the cause, and has the schedule alone from then on.
 """
 
 from collections.abc import Sequence
@@ -15,6 +18,7 @@ JITTER: Final = 0.1  # share of a wait by which one post may come early or late,
 RESTS_AFTER: Final = 3  # failures in a row; one or two may be about one event, or a deploy of the receiver
 FIRST_REST_S: Final = 5.0
 LONGEST_REST_S: Final = 900.0
+FORWARDS: Final = 2  # times that an event goes early because its endpoint came back
 WISH_S: Final = (1.0, 3600.0)  # how much of a Retry-After is believed
 LEAST_LIFETIME_S: Final = 3600.0  # what waits behind an endpoint that rests is kept for so long at least
 GONE: Final = 410  # RFC 9110 §15.5.11: nobody will answer here again
@@ -54,11 +58,17 @@ def wish(status: int | None, retry_after_s: float | None) -> float | None:
 
 @dataclass(slots=True)
 class Pace:
-    """How many posts at once an endpoint gets now; ``failures`` and ``rest_until`` outlive the process."""
+    """How many posts at once an endpoint gets now; ``failures`` and ``quiet_until`` outlive the process."""
 
     failures: int = 0  # in a row
-    rest_until: float = 0.0
+    rest_until: float = 0.0  # by our own judgement, which a success ends
+    asked_until: float = 0.0  # by its wish, which nothing ends
     window: int = 1  # posts at once: doubled by each success, from one
+
+    @property
+    def quiet_until(self) -> float:
+        """When the next post may begin, of all that is known; 0: at once."""
+        return max(self.rest_until, self.asked_until)
 
     @property
     def failing(self) -> bool:
@@ -67,11 +77,12 @@ class Pace:
 
     def clamp(self, now: float) -> None:
         """Let no rest be longer than the longest: a clock that was set back would make one of days."""
-        self.rest_until = min(self.rest_until, now + max(LONGEST_REST_S, WISH_S[1]) * (1 + JITTER))
+        self.rest_until = min(self.rest_until, now + LONGEST_REST_S * (1 + JITTER))
+        self.asked_until = min(self.asked_until, now + WISH_S[1])
 
     def room(self, running: int, most: int, now: float) -> int:
         """Return how many posts may begin while ``running`` are under way."""
-        if now < self.rest_until:
+        if now < self.quiet_until:
             return 0
         return max(0, min(most, 1 if self.failing else self.window) - running)
 
@@ -91,4 +102,4 @@ class Pace:
             rest_s = FIRST_REST_S * 2.0 ** min(self.failures - RESTS_AFTER, 30)
             self.rest_until = now + min(rest_s, LONGEST_REST_S) * (1 + JITTER * dice)
         if wish_s is not None:
-            self.rest_until = max(self.rest_until, now + wish_s)
+            self.asked_until = max(self.asked_until, now + wish_s)

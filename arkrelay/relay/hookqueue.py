@@ -7,13 +7,18 @@ receiver sees the same uuid twice, and nothing is lost. REST calls one recipient
 payloads: of one recipient a later event is posted only when the earlier one is taken or parked. Others overtake it.
 
 When an endpoint is asked, and by how many posts, is said by ``policy.hookpace``. What waits for it waits in the
-table: in memory (``hooktargets``) are only the few dozen jobs that are posted next.
+table: in memory (``hooktargets``) are only the few dozen jobs that are posted next. When places are short, who has
+fewest of them comes first, and each tenant has a few of its own: endpoints that answer slowly wait for themselves.
+
+Nothing is polled. The store tells of each commit, the log is then followed at most every ``FOLLOW_S``, and what waits
+for a later time has its time.
 """
 
 import asyncio
 import random
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,11 +28,11 @@ from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live
 from arkrelay.model.errors import StoreError
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.hook import HookDelivery, HookJob, JobEnd
+from arkrelay.model.hook import Answer, HookDelivery, HookJob, JobEnd
 from arkrelay.policy import hookpace
 from arkrelay.relay.hooklog import HookLog
 from arkrelay.relay.hooks import Hook, Hooks
-from arkrelay.relay.hooktargets import Target, Targets
+from arkrelay.relay.hooktargets import FOREVER, Target, Targets
 from arkrelay.store import hookjobs
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
@@ -36,12 +41,14 @@ from arkrelay.store.hookjobs import Attempted
 
 log = structlog.get_logger()
 
-POLL_S = 0.25  # between looks at the log of events
+FOLLOW_S = 0.1  # between two looks at the log of events: more gathers, and both cost less
+FOLLOW_NOBODY_S = 5.0  # when there is no webhook, and only the end of the log is remembered
+LOOK_S = 60.0  # without an event, for clocks that jump
 GATHER_S = 0.005  # between a wish to look and the look
 CATCH_UP_S = 5.0  # how long a reload waits for the log to be followed to its end
 CLAIMED = 50  # jobs of one endpoint that are read at once
 AGAIN_S = 1.0  # after the store was in trouble
-FOREVER = float("inf")
+OWN = 4  # posts at once that each tenant may have beside those that all share, while these are under twice as many
 
 
 class HookQueue:
@@ -65,6 +72,9 @@ class HookQueue:
         self._log = HookLog(store, clock)
         self._tasks = Tasks()
         self._following = asyncio.Lock()
+        self._grown = True  # the log may have; set by the store
+        self._followed_at = 0.0  # monotonic
+        self._running: Counter[str | None] = Counter()  # posts of each owner
         self.targets = Targets(store, live, clock, self._wake)
         self.stopping = False
 
@@ -72,22 +82,31 @@ class HookQueue:
         """Read what is known of endpoints, and where the log was left."""
         await self._log.start()
         await self.targets.sync()
+        loop = asyncio.get_running_loop()
+
+        def committed() -> None:
+            loop.call_soon_threadsafe(self._committed)
+
+        self._store.call_after_commits(committed)
+        self._hooks.on_taken = self.targets.taken
 
     async def run(self) -> None:
         """Follow the log and post what is due."""
-        more, followed_at = True, 0.0
         while True:
             self._wake.clear()
             try:
-                if more or time.monotonic() - followed_at >= POLL_S:
-                    followed_at = time.monotonic()
+                if self._grown and self._follow_at() <= time.monotonic():
+                    self._grown, self._followed_at = False, time.monotonic()
                     async with self._following:
-                        more = await self._follow()
+                        self._grown |= await self._follow()
                 await self._post_due()
             except StoreError as error:
                 log.warning("webhooks_wait", error=str(error))
-                await asyncio.sleep(AGAIN_S)
-            if not more:
+                await self._try_again()
+            except Exception:  # a bug of ours stops no webhook but the one that it is about
+                log.exception("webhooks_wait")
+                await self._try_again()
+            else:
                 await self._pause()
 
     async def catch_up(self) -> None:
@@ -106,13 +125,16 @@ class HookQueue:
                 await self.targets.sync()
         except StoreError as error:
             log.warning("webhooks_wait", error=str(error))
+        self._grown = True
         self._wake.set()
 
     async def stop(self, timeout_s: float) -> None:
         """Begin no post any more, and let those under way end; what was cut off is posted again after the start."""
         self.stopping = True
+        await self.targets.stop()
         if not await self._tasks.wait(timeout_s):
             await self._tasks.cancel()
+        self._store.call_after_commits(None)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -125,20 +147,41 @@ class HookQueue:
             targets[key].look_at = 0.0
         return more
 
+    def _committed(self) -> None:
+        """The store has committed something: the first time since the log was followed, the loop learns of it."""
+        if not self._grown:
+            self._grown = True
+            self._wake.set()
+
+    def _follow_at(self) -> float:
+        """Return from when on the log is looked at again, of the monotonic clock."""
+        return self._followed_at + (FOLLOW_S if self.targets.wanted else FOLLOW_NOBODY_S)
+
+    async def _try_again(self) -> None:
+        self._grown = True
+        await asyncio.sleep(AGAIN_S)
+
     async def _post_due(self) -> None:
         """Begin the posts that may begin now, those of each endpoint in their order."""
         if self._store.healthy is not None:
             return  # what cannot be recorded would be posted again and again
-        turns = list(self.targets)
-        self._dice.shuffle(turns)  # when places are short, nobody is always last
+        now = self._clock()
+        turns = [target for target in self.targets if target.next_at <= now]
+        self._dice.shuffle(turns)  # nobody is always last
+        if 2 * len(self._tasks) > self._live.snapshot.settings.webhooks.concurrency:
+            turns.sort(key=lambda target: (self._running[target.hook.owner], target.running))
         for target in turns:
             self._begin(target)
             while self._room(target) and target.look_at <= self._clock() and await self._read(target):
                 self._begin(target)
 
     def _room(self, target: Target) -> bool:
-        settings = self._live.snapshot.settings.webhooks
-        if self.stopping or not target.open or len(self._tasks) >= settings.concurrency:
+        settings, taken = self._live.snapshot.settings.webhooks, len(self._tasks)
+        if self.stopping or not target.open:
+            return False
+        if taken >= settings.concurrency and (
+            taken >= 2 * settings.concurrency or self._running[target.hook.owner] >= OWN
+        ):
             return False
         return target.pace.room(target.running, settings.concurrency_per_webhook, self._clock()) > 0
 
@@ -146,6 +189,7 @@ class HookQueue:
         """Begin the posts of an endpoint that were read and may begin."""
         while target.ready and self._room(target):
             target.running += 1
+            self._running[target.hook.owner] += 1
             self._tasks.spawn("webhook", self._post(target, target.ready.popleft()))
 
     async def _read(self, target: Target) -> bool:
@@ -170,9 +214,17 @@ class HookQueue:
         return bool(jobs)
 
     async def _pause(self) -> None:
-        """Return when something changed, or the log may have grown; a moment later, so that more has gathered."""
+        """Return when it is time for something, or a moment after something changed, so that more gathers."""
+        now = self._clock()
+        wait_s = LOOK_S
+        if self.stopping or self._store.healthy is not None:
+            wait_s = AGAIN_S
+        elif len(self._tasks) < self._live.snapshot.settings.webhooks.concurrency:  # else a post must end first
+            wait_s = min((target.next_at - now for target in self.targets if not target.running), default=LOOK_S)
+        if self._grown:
+            wait_s = min(wait_s, self._follow_at() - time.monotonic())
         try:
-            async with asyncio.timeout(POLL_S):
+            async with asyncio.timeout(min(max(wait_s, 0.0), LOOK_S)):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -183,9 +235,9 @@ class HookQueue:
 
     async def _post(self, target: Target, job: HookJob) -> None:
         """Post one event, and have it written what came of it."""
-        delivery, hook = None, target.hook
+        delivery, hook, owner = None, target.hook, target.hook.owner
         try:
-            told = self._hooks.tell(hook, job)
+            told = None if job.unreadable else self._hooks.tell(hook, job)
             if told is not None:
                 delivery = await self._hooks.post(hook, told, number=job.attempts + 1)
         except Exception:  # a bug of ours: the event is kept, and tried again like after any failure
@@ -195,52 +247,82 @@ class HookQueue:
             self._settle(target, job, delivery, lost=told is None)
         finally:
             target.running -= 1
+            self._running[owner] -= 1
             self._begin(target)
             self._wake.set()
 
     def _settle(self, target: Target, job: HookJob, delivery: HookDelivery | None, *, lost: bool) -> None:
-        """Decide what the attempt means, and have it written; ``lost``: there was nothing left to tell."""
-        settings = self._live.snapshot.settings.webhooks
-        now, dice, pace = self._clock(), self._dice.uniform(-1, 1), target.pace
+        """Decide what the attempt means, and have it written; ``lost``: there was nothing to tell, or no more."""
+        now, pace = self._clock(), target.pace
         answer = None if delivery is None else delivery.answer
         end, due_at, recovered, gone = JobEnd.DONE, None, False, False
         if lost:
-            end = JobEnd.DROPPED
-            log.info("webhook_event_dropped", webhook=target.hook.webhook.id, job=job.id, reason="past its retention")
+            end = self._lost(target, job)
         elif answer is not None and answer.success:
-            recovered = pace.succeeded(settings.concurrency_per_webhook)
+            recovered = pace.succeeded(self._live.snapshot.settings.webhooks.concurrency_per_webhook)
         elif delivery is not None and delivery.url != target.hook.webhook.url:
             end, due_at = JobEnd.RETRY, now  # it points elsewhere since: what the old place said is of no matter
         else:
-            wish_s = None if answer is None else hookpace.wish(answer.status, answer.retry_after_s)
             gone = answer is not None and answer.status == hookpace.GONE
-            if not gone:
-                due_at = hookpace.next_post_at(settings.retry_s, job.attempts + 1, now, dice, wish_s)
+            due_at = self._failed(target, job, answer, now)
             end = JobEnd.PARKED if due_at is None else JobEnd.RETRY
-            pace.failed(now, dice, wish_s)
-            if gone:
-                target.gone_at = now
-                log.warning(
-                    "webhook_disabled", webhook=target.hook.webhook.id, of=target.hook.owner, status=hookpace.GONE
-                )
-            if gone or pace.rest_until > now:
-                target.drop_ready()
         if delivery is not None:
             delivery = replace(delivery, will_retry=due_at is not None)
-        gone_at = now if gone else None
-        done = Attempted(job, end, due_at, delivery, pace.failures, pace.rest_until or None, gone_at, recovered)
+        done = Attempted(
+            job,
+            end,
+            due_at,
+            delivery,
+            pace.failures,
+            pace.quiet_until or None,
+            now if gone else None,
+            target.suspects if recovered else None,
+        )
         events = (_disabled(target.hook, now),) if gone else ()
+        moved: list[int] = []
 
         def write(db: Connection) -> None:
-            hookjobs.settle(db, done)
+            moved[:] = hookjobs.settle(db, done)
             insert_events(db, events)
 
         def written(_error: Exception | None) -> None:  # not written: it is due in the table, and posted once more
             target.held.discard(job.id)
+            target.forwarded.update(moved)
+            if end is not JobEnd.RETRY:
+                target.forwarded.pop(job.id, None)
+            if len(moved) == hookjobs.MOVED:
+                self.targets.forward(target, now)
             target.look_at = 0.0
             self._wake.set()
 
         self._store.write_later(write, written)
+
+    def _lost(self, target: Target, job: HookJob) -> JobEnd:
+        """Return what becomes of an event that cannot be told."""
+        webhook = target.hook.webhook.id
+        if job.unreadable:
+            log.error("webhook_event_unreadable", webhook=webhook, job=job.id, error=job.unreadable)
+            return JobEnd.PARKED
+        self._hooks.count("dropped")
+        log.warning("webhook_event_dropped", webhook=webhook, job=job.id, reason="past its retention")
+        return JobEnd.DONE
+
+    def _failed(self, target: Target, job: HookJob, answer: Answer | None, now: float) -> float | None:
+        """Take note that an endpoint failed, and return when the event is posted again: None, never."""
+        settings, dice = self._live.snapshot.settings.webhooks, self._dice.uniform(-1, 1)
+        wish_s = None if answer is None else hookpace.wish(answer.status, answer.retry_after_s)
+        target.pace.failed(now, dice, wish_s)
+        target.failed_at = now
+        due_at = None
+        if answer is not None and answer.status == hookpace.GONE:
+            target.gone_at = now
+            hook = target.hook
+            log.warning("webhook_disabled", webhook=hook.webhook.id, of=hook.owner, status=hookpace.GONE)
+        else:
+            due_at = hookpace.next_post_at(settings.retry_s, job.attempts + 1, now, dice, wish_s)
+        if target.gone_at is not None or target.pace.quiet_until > now:
+            target.drop_ready()
+        return due_at
 
 
 def _disabled(hook: Hook, at: float) -> Event:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +86,9 @@ class Hooks:
         self._metrics = metrics
         self._clock = clock
         self.keys = keys
+        self.on_taken: Callable[[Hook], Awaitable[None]] | None = (
+            None  # told of what a person had posted, and was taken
+        )
 
     def refusal(self, url: str) -> str | None:
         """Return why nothing would ever be posted to this URL, as far as that shows without a look-up, or None."""
@@ -101,6 +104,8 @@ class Hooks:
         made = await self.post(hook, told, number=number)
         delivery = replace(made, will_retry=not made.answer.success and not last)
         await self._store.write(lambda db: insert_delivery(db, delivery))
+        if delivery.answer.success and self.on_taken is not None:
+            await self.on_taken(hook)
         return delivery
 
     async def post(self, hook: Hook, told: Told, *, number: int = 1) -> HookDelivery:
@@ -141,7 +146,7 @@ class Hooks:
             body=content,
             answer=answer,
         )
-        self._metrics.webhook_posts.labels("taken" if answer.success else "failed").inc()
+        self.count("taken" if answer.success else "failed")
         log.info(
             "webhook_posted",
             webhook=hook.webhook.id,
@@ -154,6 +159,10 @@ class Hooks:
             seconds=round(answer.duration_s, 3),
         )
         return delivery
+
+    def count(self, result: str) -> None:
+        """Count an event that was posted, or dropped because retention had taken it."""
+        self._metrics.webhook_posts.labels(result).inc()
 
     def tell(self, hook: Hook, job: HookJob) -> Told | None:
         """Return what ``hook`` is told of a job's event if it is posted now; None: retention has taken it."""

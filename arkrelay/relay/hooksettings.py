@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from arkrelay.config import tenants
 from arkrelay.config.live import Live
+from arkrelay.model.errors import Conflict
 from arkrelay.model.tenant import Webhook
 from arkrelay.relay.hooks import Hook, Hooks
 from arkrelay.relay.hooktargets import Targets
@@ -46,6 +47,12 @@ class HookSettings:
     async def add(self, asker: str | None, owner: str | None, name: str, url: str, wish: Wish) -> Webhook:
         """Return a new webhook, in force; who says nothing about events gets all."""
         self._check(name, url)
+        tenant, most = (
+            self._live.snapshot.tenants.get(owner or ""),
+            self._live.snapshot.settings.webhooks.max_per_tenant,
+        )
+        if tenant is not None and len(tenant.webhooks) >= most:
+            raise Conflict(f"A tenant may have {most} webhooks ([webhooks] max_per_tenant): remove one first.")
         all_ = not wish.events if wish.all_events is None else wish.all_events
         settings = {**subscription(wish.events, all_=all_), "enabled": wish.enabled is not False}
         return await self._editor.change(

@@ -91,6 +91,10 @@ class Store:
         """How long a commit takes of late, in seconds."""
         return self._writer.commit_s
 
+    def call_after_commits(self, called: Callable[[], None] | None) -> None:
+        """Have this called after each commit from now on, on the writer thread; it must neither block nor raise."""
+        self._writer.on_commit = called
+
     @property
     def directory(self) -> Path:
         """The state directory."""

@@ -7,10 +7,11 @@ whenever the process dies. A job is a row until the event was taken or its sched
 its recipient.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -34,10 +35,10 @@ _INSERT_JOB = (
 _PARK = (
     "INSERT INTO hook_parked SELECT id, endpoint, seq, recipient_id, uuid, {}, made_at FROM hook_jobs WHERE id = ?"
 )
-_JOB_FIELDS = 7
+_JOB_FIELDS = 6
 # index hook_jobs_due; index hook_jobs_order: of one recipient the oldest comes first, and the others wait for it
 _CLAIM = f"""
-    SELECT j.id, j.endpoint, j.uuid, j.attempts, j.made_at, j.recipient_id, e.seq,
+    SELECT j.id, j.endpoint, j.uuid, j.attempts, j.recipient_id, e.seq,
         e.kind, e.at, e.tenant_id, e.message_id, e.recipient_id, e.data, {BOTH}
     FROM (
         SELECT * FROM hook_jobs INDEXED BY hook_jobs_due WHERE endpoint = ?1 AND due_at <= ?2 AND (
@@ -84,7 +85,7 @@ class Attempted:
     failures: int
     rest_until: float | None
     gone_at: float | None = None
-    recovered: bool = False  # the endpoint answers again: what waits for a later time goes now
+    forward_but: Collection[int] | None = None  # the endpoint answers again: what waits, but for these, goes now
 
 
 def start_cursor(db: sqlite3.Connection) -> int:
@@ -149,8 +150,11 @@ def next_due(conn: sqlite3.Connection, endpoint: int, now: float) -> float | Non
     return None if at is None else float(at)
 
 
-def settle(db: sqlite3.Connection, done: Attempted) -> None:
-    """Record an attempt, what it means for the job, and how the endpoint fares; a job that is gone stays so."""
+def settle(db: sqlite3.Connection, done: Attempted) -> list[int]:
+    """Record an attempt, what it means for the job, and how the endpoint fares; return which jobs go early.
+
+    A job that is gone stays so, and one that was parked meanwhile stays parked unless its event was taken.
+    """
     job = done.job
     waiting = parked = 0
     if done.end is JobEnd.RETRY:
@@ -162,15 +166,19 @@ def settle(db: sqlite3.Connection, done: Attempted) -> None:
         if done.end is JobEnd.PARKED:
             parked = db.execute(_PARK.format("attempts + 1"), (job.id,)).rowcount
         waiting = -db.execute("DELETE FROM hook_jobs WHERE id = ?", (job.id,)).rowcount
+        if done.end is JobEnd.DONE and not waiting:
+            # primary key of hook_parked
+            parked = -db.execute("DELETE FROM hook_parked WHERE id = ?", (job.id,)).rowcount
     if done.delivery is None:
         _count(db, job.endpoint, waiting, parked)
-        return
+        return []
     insert_delivery(db, done.delivery)
     answer = done.delivery.answer
-    # primary key of hook_endpoints
+    # primary key of hook_endpoints; a number may have become another webhook's since
     db.execute(
         "UPDATE hook_endpoints SET waiting = waiting + ?, parked = parked + ?, failures = ?, rest_until = ?,"
-        " answered_at = ?, status = ?, error = ?, gone_at = coalesce(?, gone_at) WHERE id = ?",
+        " answered_at = ?, status = ?, error = ?, gone_at = coalesce(?, gone_at)"
+        " WHERE id = ? AND owner = ? AND webhook_id = ?",
         (
             waiting,
             parked,
@@ -181,28 +189,36 @@ def settle(db: sqlite3.Connection, done: Attempted) -> None:
             text(answer.error),
             done.gone_at,
             job.endpoint,
+            done.delivery.owner,
+            done.delivery.webhook_id,
         ),
     )
-    if done.recovered:
-        bring_forward(db, job.endpoint, done.delivery.at)
+    return [] if done.forward_but is None else bring_forward(db, job.endpoint, done.delivery.at, done.forward_but)
 
 
-def bring_forward(db: sqlite3.Connection, endpoint: int, latest: float) -> int:
-    """Let no job of an endpoint wait beyond ``latest``; return how many moved (``MOVED`` at most)."""
+def bring_forward(
+    db: sqlite3.Connection, endpoint: int, latest: float, but: Collection[int] = (), limit: int = MOVED
+) -> list[int]:
+    """Let no job of an endpoint, but for these, wait beyond ``latest``; return which moved, ``limit`` at most."""
     # index hook_jobs_due
-    return db.execute(
+    rows = db.execute(
         "UPDATE hook_jobs SET due_at = ?2 WHERE id IN"
-        " (SELECT id FROM hook_jobs INDEXED BY hook_jobs_due WHERE endpoint = ?1 AND due_at > ?2 LIMIT ?3)",
-        (endpoint, latest, MOVED),
-    ).rowcount
+        " (SELECT id FROM hook_jobs INDEXED BY hook_jobs_due WHERE endpoint = ?1 AND due_at > ?2"
+        " AND id NOT IN (SELECT value FROM json_each(?3)) LIMIT ?4) RETURNING id",
+        (endpoint, latest, json.dumps(list(but)), limit),
+    ).fetchall()
+    return [id_ for (id_,) in rows]
 
 
-def park_overdue(db: sqlite3.Connection, endpoint: int, before: float, limit: int = STEP) -> int:
-    """Park what has been due at an endpoint since before then; return how many."""
+def park_overdue(
+    db: sqlite3.Connection, endpoint: int, before: float, but: Collection[int] = (), limit: int = STEP
+) -> int:
+    """Park what has been due at an endpoint since before then, but for these; return how many."""
     # index hook_jobs_due
     ids = db.execute(
-        "SELECT id FROM hook_jobs INDEXED BY hook_jobs_due WHERE endpoint = ? AND due_at < ? ORDER BY due_at LIMIT ?",
-        (endpoint, before, limit),
+        "SELECT id FROM hook_jobs INDEXED BY hook_jobs_due WHERE endpoint = ? AND due_at < ?"
+        " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at LIMIT ?",
+        (endpoint, before, json.dumps(list(but)), limit),
     ).fetchall()
     db.executemany(_PARK.format("attempts"), ids)
     db.executemany("DELETE FROM hook_jobs WHERE id = ?", ids)
@@ -263,7 +279,10 @@ def add_endpoint(db: sqlite3.Connection, owner: str, webhook_id: str, url: str) 
 
 
 def renew_endpoint(db: sqlite3.Connection, endpoint: int, url: str, now: float) -> None:
-    """Forget what is held against an endpoint, which has a new URL or a person's word; all that waits goes now."""
+    """Forget what is held against an endpoint, which has a new URL or a person's word.
+
+    What waits for a later time goes now, up to ``MOVED`` of it: ``bring_forward`` moves the rest.
+    """
     # primary key of hook_endpoints
     db.execute(
         "UPDATE hook_endpoints SET url = ?, failures = 0, rest_until = NULL, gone_at = NULL WHERE id = ?",
@@ -306,15 +325,14 @@ def _endpoint(row: Sequence[Any]) -> Endpoint:
 
 
 def _job(row: Sequence[Any], messages: dict[int, Message]) -> HookJob:
-    id_, endpoint, uuid, attempts, made_at, recipient_id, seq = row[:_JOB_FIELDS]
+    id_, endpoint, uuid, attempts, recipient_id, seq = row[:_JOB_FIELDS]
     event, both = row[_JOB_FIELDS : _JOB_FIELDS + 6], row[_JOB_FIELDS + 6 :]
-    return HookJob(
-        id=id_,
-        endpoint=endpoint,
-        uuid=str(UUID(bytes=uuid)),
-        attempts=attempts,
-        made_at=made_at,
-        recipient_id=recipient_id,
-        event=None if seq is None else event_of(event),
-        recipient=None if both[0] is None else recipient_of(both, messages),
-    )
+    job = HookJob(id_, endpoint, str(UUID(bytes=uuid)), attempts, recipient_id, None, None)
+    try:
+        return replace(
+            job,
+            event=None if seq is None else event_of(event),
+            recipient=None if both[0] is None else recipient_of(both, messages),
+        )
+    except (ValueError, KeyError, TypeError) as error:  # one damaged row shall not keep the others
+        return replace(job, unreadable=f"{type(error).__name__}: {error}")

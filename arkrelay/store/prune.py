@@ -50,7 +50,7 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
 
     Content, messages (with recipients and attempts), events, transcripts, expired notes on hosts and old usage. Mail
     that is queued, held or in hand keeps everything but its older events and transcripts, whatever its age. A
-    retention of 0 keeps for ever, but for requests and transcripts, of which it keeps none.
+    retention of 0 keeps for ever, but for requests, posts to webhooks and transcripts, of which it keeps none.
     """
     messages_s = retention.messages_s or FOREVER_S
     more = _prune_content(db, now - (retention.content_s or FOREVER_S), step)
@@ -59,7 +59,7 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     more |= engagement.prune_links(db, now - messages_s, step)
     more |= transcripts.prune(db, now - retention.transcripts_s, TRANSCRIPTS)
     more |= receipts.prune(db, now - RECEIPTS_S, step) == step
-    more |= hooks.prune(db, now - (retention.request_log_s or FOREVER_S), EVENTS) == EVENTS
+    more |= hooks.prune(db, now - retention.request_log_s, EVENTS) == EVENTS
     more |= hookjobs.prune_parked(db, now - (retention.events_s or FOREVER_S), EVENTS) == EVENTS
     more |= requests.prune(db, now - retention.request_log_s, REQUESTS)
     more |= usage.prune(db, now - USAGE_S, USAGE) == USAGE

@@ -68,6 +68,7 @@ class Writer:
         self._damaged = False
         self._locked = False
         self.healthy: str | None = "the disk is full" if self._full else None
+        self.on_commit: Callable[[], None] | None = None  # called on this thread after each commit; it must not block
         self.batches = 0
         self.jobs = 0
         self._looked_at = 0  # at the WAL, after so many jobs
@@ -231,6 +232,8 @@ class Writer:
         self.jobs += len(batch)
         if db.after_commit:
             _run_after_commit(db)
+        if self.on_commit is not None:
+            self.on_commit()
         return results
 
     def _one_by_one(self, db: Connection, batch: list[Waiting]) -> list[Any]:

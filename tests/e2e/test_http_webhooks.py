@@ -34,6 +34,7 @@ SETTINGS = f"""
 [webhooks]
 timeout = "1s"
 allow_destinations = ["{ALLOWED}/32"]
+max_per_tenant = 1000
 """
 BY_HAND = """
 [[webhooks]]

@@ -108,3 +108,11 @@ def test_a_wish_is_heeded_at_the_first_failure() -> None:
     pace = Pace()
     pace.failed(NOW, 0, 30)
     assert (pace.room(0, 10, NOW + 29), pace.room(0, 10, NOW + 30)) == (0, 1)
+
+
+def test_a_wish_outlasts_the_success_of_a_post_that_was_under_way() -> None:
+    pace = Pace()
+    pace.failed(NOW, 0, 600)
+    pace.succeeded(10)
+    assert (pace.room(0, 10, NOW + 599), pace.room(0, 10, NOW + 600)) == (0, 2)
+    assert pace.quiet_until == NOW + 600

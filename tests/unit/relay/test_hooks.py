@@ -134,7 +134,7 @@ async def test_a_job_is_told_in_the_form_of_the_settings_and_the_platforms_alway
     rig.live.reload()
     recipient = rig.recipient()
     event = Event(EventKind.SENT, 1.0, "acme", recipient.message.id, recipient.id, {"details": "taken"})
-    job = HookJob(1, 1, "of the event", 0, 1.0, recipient.id, event, recipient)
+    job = HookJob(1, 1, "of the event", 0, recipient.id, event, recipient)
     mine, central = post.hooks.tell(post.hook(), job), post.hooks.tell(post.hook(owner=None), job)
     assert mine is not None
     assert central is not None

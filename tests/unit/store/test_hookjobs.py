@@ -49,9 +49,9 @@ class Site:
     async def due(self, now: float = NOW, limit: int = 50, over: frozenset[int] = frozenset()) -> list[HookJob]:
         return await self.store.read(lambda db: hookjobs.due_jobs(db, 1, now, limit, over))
 
-    async def end(self, job: HookJob, end: JobEnd, due_at: float | None = None, status: int = 200) -> None:
-        answer = Answer(status, "", None if end is JobEnd.DONE else f"It answered {status}", 0.1)
-        delivery = HookDelivery(
+    def delivery(self, job: HookJob, status: int, due_at: float | None = None) -> HookDelivery:
+        answer = Answer(status, "", None if status < 300 else f"It answered {status}", 0.1)
+        return HookDelivery(
             public_id=f"whr_{uuid.uuid4()}",
             owner="acme",
             webhook_id="1",
@@ -66,8 +66,10 @@ class Site:
             body="{}",
             answer=answer,
         )
+
+    async def end(self, job: HookJob, end: JobEnd, due_at: float | None = None, status: int = 200) -> None:
         failures = 0 if end is JobEnd.DONE else 1
-        done = Attempted(job, end, due_at, delivery, failures, None)
+        done = Attempted(job, end, due_at, self.delivery(job, status, due_at), failures, None)
         await self.store.write(lambda db: hookjobs.settle(db, done))
 
     async def endpoint(self) -> Endpoint:
@@ -85,7 +87,7 @@ async def test_a_job_knows_its_event_its_recipient_and_an_id_of_its_own(site: Si
     await site.happen(ann, bob)
     one, two = await site.due()
     assert (one.recipient, one.event and one.event.data) == (ann, {"details": ann.address})
-    assert (one.attempts, one.made_at, two.recipient_id) == (0, NOW, bob.id)
+    assert (one.attempts, two.recipient_id) == (0, bob.id)
     assert one.uuid != two.uuid
     assert uuid.UUID(one.uuid).version == 4
     assert await site.due() == [one, two]  # the same ids, however often it is read
@@ -154,7 +156,7 @@ async def test_counts_follow_every_end(site: Site) -> None:
     await site.end(done, JobEnd.DONE)
     await site.end(retried, JobEnd.RETRY, NOW + 1, 500)
     await site.end(parked, JobEnd.PARKED, None, 500)
-    await site.store.write(lambda db: hookjobs.settle(db, Attempted(dropped, JobEnd.DROPPED, None, None, 0, None)))
+    await site.store.write(lambda db: hookjobs.settle(db, Attempted(dropped, JobEnd.DONE, None, None, 0, None)))
     await site.end(done, JobEnd.DONE)  # twice: nothing is counted twice
     now = await site.endpoint()
     assert (now.waiting, now.parked, now.status, now.failures) == (1, 1, 200, 0)
@@ -193,6 +195,51 @@ async def test_what_was_due_for_too_long_is_parked_and_old_parked_ones_are_forgo
     assert await site.store.write(lambda db: hookjobs.prune_parked(db, NOW, 100)) == 0
     assert await site.store.write(lambda db: hookjobs.prune_parked(db, NOW + 1, 100)) == 2
     assert (await site.endpoint()).parked == 0
+
+
+async def test_what_is_in_hand_is_not_parked_and_what_was_taken_is_not_kept_parked(site: Site) -> None:
+    made = await site.accept(3)
+    await site.happen(*made)
+    one, two, _ = await site.due()
+    assert await site.store.write(lambda db: hookjobs.park_overdue(db, 1, NOW + 50, [one.id])) == 2
+    await site.end(one, JobEnd.DONE)
+    await site.end(two, JobEnd.DONE)  # its post was under way
+    assert ((await site.endpoint()).waiting, (await site.endpoint()).parked) == (0, 1)
+    assert await site.store.write(lambda db: hookjobs.put_back(db, 1, 0, NOW)) == 1
+
+
+async def test_what_waits_goes_when_its_endpoint_comes_back_but_for_the_suspects(site: Site) -> None:
+    made = await site.accept(4)
+    await site.happen(*made)
+    *failed, last = await site.due()
+    for job in failed:
+        await site.end(job, JobEnd.RETRY, NOW + 9999, 500)
+    suspect, *others = [job.id for job in failed]
+    done = Attempted(last, JobEnd.DONE, None, site.delivery(last, 200), 0, None, forward_but=(suspect,))
+    assert await site.store.write(lambda db: hookjobs.settle(db, done)) == others
+    assert [job.id for job in await site.due()] == others
+    for step in ([suspect], []):
+        assert await site.store.write(lambda db: hookjobs.bring_forward(db, 1, NOW, limit=1)) == step
+
+
+async def test_an_answer_that_comes_late_is_not_written_down_about_another_webhook(site: Site) -> None:
+    (ann,) = await site.accept(1)
+    await site.happen(ann)
+    (job,) = await site.due()
+    await site.store.write(lambda db: hookjobs.remove_endpoint(db, 1))
+    await site.store.write(lambda db: hookjobs.add_endpoint(db, "other", "1", "https://other.test/"))
+    await site.end(job, JobEnd.DONE)
+    now = await site.endpoint()
+    assert (now.id, now.owner, now.status, now.waiting) == (1, "other", None, 0)
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_other(site: Site) -> None:
+    made = await site.accept(2)
+    await site.happen(*made)
+    await site.store.write(lambda db: db.execute("UPDATE events SET data = '{\"details\": ' WHERE seq = 1"))
+    broken, good = await site.due()
+    assert (broken.event, good.event is not None) == (None, True)
+    assert "JSON" in broken.unreadable
 
 
 async def test_a_renewed_endpoint_is_asked_for_all_at_once(site: Site) -> None:
