@@ -15,6 +15,7 @@ from arkrelay.model.report import Finding
 READ = 8000  # characters; who fails says so at the beginning
 ENOUGH = 20  # characters of a reason
 
+_CODE = re.compile(r"[45]\d\d[ -]")  # without one there is no reply to look for, and most texts have none
 _ADDRESS = re.compile(r"(?:mailto:)?([^\s<>()\[\]:;,\"'|@]{1,64}@[A-Za-z0-9.-]{1,190}[A-Za-z0-9])")
 # A reply within prose: introduced, or with a status code, or at the start of a line.
 _QUOTED = re.compile(
@@ -62,12 +63,16 @@ def read(fields: Mapping[str, str], text: str) -> tuple[str, Finding] | None:
 
 def _reply(text: str, said: str) -> tuple[int, str, str]:
     """Return the reply that is quoted, or the status and words of the paragraph that fails."""
-    quoted = _QUOTED.search(said) or _QUOTED.search(text)
+    quoted = _quoted(said) or (None if text is said else _quoted(text))
     if quoted is not None:
         rest = (said if quoted.string is said else text)[quoted.end() :]
         return reply_in(rest.partition("\n\n")[0][: 2 * TEXT])
     status = _STATUS.search(said)
     return 0, status[1] if status is not None else "", _paragraphs(said)
+
+
+def _quoted(text: str) -> re.Match[str] | None:
+    return _QUOTED.search(text) if _CODE.search(text) is not None else None
 
 
 def _paragraphs(said: str) -> str:

@@ -7,6 +7,7 @@ only what stands before it is read. What is none of these is for a person.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from arkrelay.mail import arf, autoreply, bouncetext
 from arkrelay.mail.deliverystatus import KINDS, findings_in_text, findings_of
@@ -51,8 +52,7 @@ def _judge(parts: Sequence[Part], text: str) -> tuple[ReportKind, str, tuple[Fin
         return ReportKind.AUTO_REPLY, "read receipt", (), ""
     for part in parts:
         if part.kind in KINDS and (findings := findings_of(part)):
-            findings = tuple(_explained(one, text) for one in findings)
-            return _kind_of(findings), "delivery status", findings, ""
+            return _kind_of(findings), "delivery status", _explained(findings, text), ""
     if findings := findings_in_text(text):
         return _kind_of(findings), "delivery status in text", findings, ""
     bounce = bouncetext.read(top, text)
@@ -72,24 +72,28 @@ def _kind_of(findings: Sequence[Finding]) -> ReportKind:
     return min((ACTIONS[one.action] for one in findings), key=list(ReportKind).index)
 
 
-def _explained(finding: Finding, text: str) -> Finding:
-    """Return a finding whose own words are none with those of the text for people, where a reason may stand."""
-    if finding.action != "failed" or finding.text or not text:
-        return finding
+def _explained(findings: tuple[Finding, ...], text: str) -> tuple[Finding, ...]:
+    """Return failures without words of their own with those of the text for people, where a reason may stand.
+
+    The text is read once, however many they are: that is what takes the time, and whoever writes says how many.
+    """
+    if not text or not any(_is_mute(one) for one in findings):
+        return findings
     bounce = bouncetext.read({"from": "mailer-daemon", "subject": "failed"}, text)
     if bounce is None:
-        return finding
+        return findings
     said = bounce[1]
+    return tuple(_with_words_of(said, one) if _is_mute(one) else one for one in findings)
+
+
+def _is_mute(finding: Finding) -> bool:
+    return finding.action == "failed" and not finding.text
+
+
+def _with_words_of(said: Finding, finding: Finding) -> Finding:
     vague = not finding.status or finding.status.endswith(".0.0")
-    return Finding(
-        action=finding.action,
-        address=finding.address,
-        original=finding.original,
-        status=(said.status or finding.status) if vague else finding.status,
-        code=finding.code or said.code,
-        text=said.text,
-        host=finding.host,
-    )
+    status = (said.status or finding.status) if vague else finding.status
+    return replace(finding, status=status, code=finding.code or said.code, text=said.text)
 
 
 def _is_returned(part: Part) -> bool:

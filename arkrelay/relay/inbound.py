@@ -43,7 +43,6 @@ from arkrelay.store.outcomes import apply
 
 log = structlog.get_logger()
 
-INLINE_BYTES = 32_768  # of a report that is read on the event loop: some 0.5 ms
 PATIENCE_S = 5.0  # for a delivery to end before its bounce is taken
 POLL_S = 0.05  # the longest that an outcome waits for the writer
 DIGEST_BYTES = 65_536  # of a body, by which a copy is known
@@ -101,7 +100,9 @@ class Inbound:
                     raise Refused(550, "5.1.1", "No such address here")
                 continue
             if mailbox.purpose is not Purpose.POSTMASTER:
-                report = report or await self._read(content)
+                # in a thread, whatever its size: 0.1 ms for most, 5 ms for a page of prose, 25 for bait
+                if report is None:
+                    report = await asyncio.to_thread(parse_report, content)
                 if mailbox.purpose is Purpose.FEEDBACK:
                     recipient_id = self._reported(report)
             if report is None or recipient_id is None:
@@ -109,11 +110,6 @@ class Inbound:
             else:
                 await self._apply(recipient_id, report, mailbox, content)
         return not for_person
-
-    async def _read(self, content: bytes) -> Report:
-        if len(content) <= INLINE_BYTES:
-            return parse_report(content)
-        return await asyncio.to_thread(parse_report, content)
 
     def _reported(self, report: Report) -> int | None:
         """Return whom a complaint is about: the first whose return path it carries. None: nobody, or it is none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from protocol.smtpd_rig import BOUNCES, Client, Rig, running
-from unit.mail.test_report import load
+from unit.mail.test_report import load, mute_failures
 
 from arkrelay.mail.verp import LIFETIME_S
 from arkrelay.model.attempt import BounceClass
@@ -389,6 +389,25 @@ async def test_who_knows_a_return_path_cannot_fill_the_disk_with_it(tmp_path: Pa
         assert max(len(one.content) for one in kept) == reports.CONTENT_BYTES
         await report(rig, "exim-text", f"{mark_of(rig, bob)}@rp.relay.test")  # what counts still comes through
         assert (await state(rig, bob)).status is Status.BOUNCED
+
+
+async def test_reading_a_report_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    async with running(tmp_path, BOUNCES) as rig:
+        bob = await sent(rig)
+        client = await rig.connect()
+        await client.expect("EHLO mx.dest.test", 250)
+        await client.expect("MAIL FROM:<>", 250)
+        await client.expect(f"RCPT TO:<{mark_of(rig, bob)}@rp.relay.test>", 250)
+        await client.expect("DATA", 354)
+        reading = asyncio.create_task(client.expect(mute_failures() + b".", 250))
+        longest_s, loop = 0.0, asyncio.get_running_loop()
+        while not reading.done():
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            longest_s = max(longest_s, loop.time() - before)
+        await reading
+        assert (await state(rig, bob)).status is Status.BOUNCED
+        assert longest_s < 0.5
 
 
 @pytest.mark.parametrize(("streams", "stream"), [('["news"]', "news"), ("[]", "")])
