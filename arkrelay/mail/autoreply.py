@@ -21,20 +21,25 @@ _FIELDS = (
     "vacation-message-id",
     "x-out-of-office",
 )
-BY_SUBJECT = frozenset({"challenge", "read receipt", "vacation"})  # the forms that a daemon's bounce never has
 _CHALLENGES = ("x-tmda-fingerprint", "x-boxbe-version", "x-spamarrest", "x-choicemail-registration-request", "x-asn")
 _OFFICE_ANYWHERE = re.compile(r"out[ -]of[ -](?:the[ -])?office|abwesenheitsnotiz|auto-?reply\b", re.IGNORECASE)
 
 
 def form_of(fields: Mapping[str, str]) -> str:
-    """Return what sort of answer by a program this is, by its header; empty: none that we know."""
+    """Return what sort of answer by a program this is, by its header; empty: none that we know.
+
+    A subject that begins as a bounce's does says nothing else: ours follows, "Please confirm your address".
+    """
     subject, words = fields.get("subject", ""), wording()
-    if any(name in fields for name in _CHALLENGES) or words.challenge.search(subject):
+    if any(name in fields for name in _CHALLENGES):
         return "challenge"
-    if words.receipt.match(subject):
-        return "read receipt"
-    if words.vacation.match(subject) or _OFFICE_ANYWHERE.search(subject):
-        return "vacation"
+    if not words.returned.match(subject):
+        if words.challenge.match(subject):
+            return "challenge"
+        if words.receipt.match(subject):
+            return "read receipt"
+        if words.vacation.match(subject) or _OFFICE_ANYWHERE.search(subject):
+            return "vacation"
     # RFC 3834 §5: "no" is a person's; DSNs carry auto-replied as well, so they are looked for before this
     submitted = fields.get("auto-submitted", "no").partition(";")[0].strip().lower()
     if submitted not in {"", "no"}:

@@ -7,12 +7,14 @@ address to which it came says for whom it is.
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from arkrelay.mail.deliverystatus import TEXT, reply_in
-from arkrelay.mail.wording import wording
+from arkrelay.mail.wording import Wording, wording
 from arkrelay.model.report import Finding
 
 READ = 8000  # characters; who fails says so at the beginning
+FIRST = 600  # characters that say what happened, where a field lists who failed
 ENOUGH = 20  # characters of a reason
 
 _CODE = re.compile(r"[45]\d\d[ -]")  # without one there is no reply to look for, and most texts have none
@@ -26,49 +28,80 @@ _QUOTED = re.compile(
     r"|^[ >\t<#\"(]{0,12}(?=[45]\d\d[ -])|^[^\s@]{1,64}@[^\s@]{1,190}: (?=[45]\d\d[ -]))",
     re.IGNORECASE | re.MULTILINE,
 )
+_QUOTING = re.compile(r"^[ \t]{0,3}>.*\n?", re.MULTILINE)  # what sendmail said itself (">>> DATA") goes as well
 _STATUS = re.compile(r"[#(\[ ]([45]\.\d{1,3}\.\d{1,3})\b")
 
 
-def is_daemon(sender: str) -> bool:
-    """Return whether the author is one of the names that mail systems write under."""
-    return wording().daemons.search(sender) is not None
+class Bounce(NamedTuple):
+    """What a text says, ``form`` by whose words; ``by_daemon``: a mail system wrote it and no person's program."""
+
+    form: str
+    finding: Finding
+    by_daemon: bool
 
 
-def read(fields: Mapping[str, str], text: str) -> tuple[str, Finding] | None:
-    """Return the form of a bounce and what it says, or None: this is none that we can tell.
+def is_daemon(fields: Mapping[str, str]) -> bool:
+    """Return whether a mail system wrote this, by its author's name or a field that only such give."""
+    named = wording().daemons.search(fields.get("from", "")) is not None
+    return named or bool(fields.get("x-failed-recipients")) or fields.get("x-mailer", "").startswith("<SMTP32")
 
-    A program as the author, ``X-Failed-Recipients`` or the words of a server must be there, and words of failure
-    or delay; people who write "it could not be delivered" are read by people.
+
+def read(fields: Mapping[str, str], text: str) -> Bounce | None:
+    """Return what a bounce says, or None: this is none that we can tell.
+
+    A mail system as the author, or else a reply beside the words of a server or an address that nobody reads, must
+    be there, and words of failure or delay; people who write "it could not be delivered" are read by people. Lines
+    that quote another message (``>``) are not read.
     """
-    subject = fields.get("subject", "")
-    text = text[:READ]
+    text = _QUOTING.sub("", text[:READ])
     words = wording()
     original = words.original.search(text)
     said = text[: original.start()] if original is not None and original.start() > 0 else text
     form = next((name for name, form in words.forms if form.search(said)), "")
-    listed = fields.get("x-failed-recipients", "")
-    if not (form or listed or is_daemon(fields.get("from", "")) or fields.get("x-mailer", "").startswith("<SMTP32")):
+    daemon = is_daemon(fields)
+    unattended = not daemon and words.unattended.search(fields.get("from", "")) is not None
+    if not (daemon or form or unattended):
         return None
-    delayed = words.delayed.search(subject) or words.delayed.search(said)
-    failed = listed or words.failed.search(subject) or words.failed.search(said)
-    if not delayed and not failed:
+    quoted = _quoted(said)
+    if not daemon and quoted is None and _STATUS.search(said) is None:
         return None
-    code, status, reason = _reply(said if original is None else text, said)
-    # "550" beside "we try again" is somebody's odd prose: the delay is what happened
-    action = "delayed" if delayed and not (listed and not words.delayed.search(subject + said[:600])) else "failed"
-    found = _ADDRESS.search(listed) or _ADDRESS.search(said)
+    action = _action(words, fields, said, quoted)
+    if not action:
+        return None
+    code, status, reason = _reply(quoted, said if original is None else text, said)
+    found = _ADDRESS.search(fields.get("x-failed-recipients", "")) or _ADDRESS.search(said)
     address = found[1] if found is not None else ""
-    return form or "prose", Finding(action=action, address=address, status=status, code=code, text=reason)
+    finding = Finding(action=action, address=address, status=status, code=code, text=reason)
+    return Bounce(form or "prose", finding, daemon or unattended)
 
 
-def _reply(text: str, said: str) -> tuple[int, str, str]:
+def _action(words: Wording, fields: Mapping[str, str], said: str, quoted: re.Match[str] | None) -> str:
+    """Return "failed", "delayed" or, where neither is said, "".
+
+    What is final is said of a delay that has ended; else "we try again" is what happened, whatever reply stands
+    beside it. A reply's own words do not count: "451 temporarily unable" is also what a server gave up on.
+    """
+    subject, listed = fields.get("subject", ""), fields.get("x-failed-recipients", "")
+    if words.returned.match(subject) or words.final.search(said):
+        return "failed"
+    beside = said if quoted is None else said[: quoted.start()] + _after_reply(said, quoted)
+    if words.delayed.search(subject) or words.delayed.search(beside[:FIRST] if listed else beside):
+        return "delayed"
+    return "failed" if listed or words.failed.search(subject) or words.failed.search(said) else ""
+
+
+def _reply(quoted: re.Match[str] | None, text: str, said: str) -> tuple[int, str, str]:
     """Return the reply that is quoted, or the status and words of the paragraph that fails."""
-    quoted = _quoted(said) or (None if text is said else _quoted(text))
+    if quoted is None and text is not said:
+        quoted = _quoted(text)
     if quoted is not None:
-        rest = (said if quoted.string is said else text)[quoted.end() :]
-        return reply_in(rest.partition("\n\n")[0][: 2 * TEXT])
+        return reply_in(quoted.string[quoted.end() :].partition("\n\n")[0][: 2 * TEXT])
     status = _STATUS.search(said)
     return 0, status[1] if status is not None else "", _paragraphs(said)
+
+
+def _after_reply(said: str, quoted: re.Match[str]) -> str:
+    return "".join(said[quoted.end() :].partition("\n\n")[1:])
 
 
 def _quoted(text: str) -> re.Match[str] | None:

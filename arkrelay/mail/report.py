@@ -1,9 +1,10 @@
 """A message that came to one of our addresses, and what it reports: ``parse_report``.
 
 In this order, as each shape may hold one of those behind it: a feedback report (RFC 5965), a read receipt (RFC 8098),
-a delivery status notification (RFC 3464), its fields in a text for people, an answer by a program (RFC 3834) and a
-bounce in prose. A vacation notice that quotes a bounce is one by its header, and of a bounce that quotes our message
-only what stands before it is read. What is none of these is for a person.
+a delivery status notification (RFC 3464), an answer by a program (RFC 3834) unless a mail system wrote it, the fields
+of such a notification in a text for people, and a bounce in prose. A vacation notice that quotes a bounce is one by
+its header, and of a bounce that quotes our message only what stands before it is read. What is none of these is for a
+person.
 """
 
 from collections.abc import Sequence
@@ -53,18 +54,17 @@ def _judge(parts: Sequence[Part], text: str) -> tuple[ReportKind, str, tuple[Fin
     for part in parts:
         if part.kind in KINDS and (findings := findings_of(part)):
             return _kind_of(findings), "delivery status", _explained(findings, text), ""
-    if findings := findings_in_text(text):
-        return _kind_of(findings), "delivery status in text", findings, ""
     bounce = bouncetext.read(top, text)
     answered = autoreply.form_of(top)
     # Servers mark their own bounces as auto-replied (RFC 3834 §5), so those fields tell nothing of a daemon's mail.
-    daemon = "x-failed-recipients" in top or bouncetext.is_daemon(top.get("from", ""))
-    if answered and not (bounce and daemon and answered not in autoreply.BY_SUBJECT):
+    daemon = bounce.by_daemon if bounce is not None else bouncetext.is_daemon(top)
+    if answered and not daemon:
         return ReportKind.AUTO_REPLY, answered, (), ""
+    if findings := findings_in_text(text):
+        return _kind_of(findings), "delivery status in text", findings, ""
     if bounce is not None:
-        form, finding = bounce
-        return ACTIONS[finding.action], form, (finding,), ""
-    return ReportKind.UNKNOWN, "", (), ""
+        return ACTIONS[bounce.finding.action], bounce.form, (bounce.finding,), ""
+    return (ReportKind.AUTO_REPLY if answered else ReportKind.UNKNOWN), answered, (), ""
 
 
 def _kind_of(findings: Sequence[Finding]) -> ReportKind:
@@ -82,8 +82,7 @@ def _explained(findings: tuple[Finding, ...], text: str) -> tuple[Finding, ...]:
     bounce = bouncetext.read({"from": "mailer-daemon", "subject": "failed"}, text)
     if bounce is None:
         return findings
-    said = bounce[1]
-    return tuple(_with_words_of(said, one) if _is_mute(one) else one for one in findings)
+    return tuple(_with_words_of(bounce.finding, one) if _is_mute(one) else one for one in findings)
 
 
 def _is_mute(finding: Finding) -> bool:

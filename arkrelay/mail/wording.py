@@ -15,6 +15,9 @@ class Wording:
 
     forms: tuple[tuple[str, re.Pattern[str]], ...]
     daemons: re.Pattern[str]
+    unattended: re.Pattern[str]
+    returned: re.Pattern[str]
+    final: re.Pattern[str]
     failed: re.Pattern[str]
     delayed: re.Pattern[str]
     original: re.Pattern[str]
@@ -35,10 +38,13 @@ def wording() -> Wording:
     return Wording(
         forms=tuple((row["name"], re.compile(row["words"], _CASELESS)) for row in told["forms"]),
         daemons=one_of("daemons"),
+        unattended=one_of("unattended"),
+        returned=one_of("returned", r"\A[\s\[*]{{0,9}}(?:{})"),
+        final=one_of("final"),
         failed=one_of("failed"),
         delayed=one_of("delayed"),
         original=one_of("original", r"^[ >]{{0,20}}(?:{})"),
         vacation=one_of("vacation", r"\A\s{{0,9}}(?:(?:re|aw|sv): ?)?\[?(?:{})"),
-        challenge=one_of("challenge"),
+        challenge=one_of("challenge", r"\A\s{{0,9}}\[?(?:{})"),
         receipt=one_of("receipt", r"\A\s{{0,9}}(?:{})\s?(?:\(displayed\)\s?)?(?:[:-]|\Z)"),
     )
