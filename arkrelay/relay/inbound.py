@@ -2,7 +2,8 @@
 
 A report touches the recipient whose return path it carries and no other, whatever it says in its text: for mail to a
 return path that is the one in the address, for a feedback report the first in it whose code is good. It is read once,
-kept for people, and a copy of one that was taken before changes nothing. Nothing is ever answered (RFC 3834 §2).
+kept for people, and a copy of one that was taken before changes nothing. What more comes than is kept of a kind is
+dropped, unless nobody understood it: then it is postmaster's. Nothing is ever answered (RFC 3834 §2).
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 
 import structlog
 
@@ -55,6 +57,14 @@ class Taken:
     recipient: Recipient
     kind: ReportKind
     outcome: Outcome | None = None
+
+
+class Unneeded(StrEnum):
+    """Why a report was not kept."""
+
+    GONE = "its recipient is gone"
+    COPY = "it came before"
+    TOO_MANY = "as many of its kind are kept as ever are"
 
 
 class Inbound:
@@ -105,10 +115,8 @@ class Inbound:
                     report = await asyncio.to_thread(parse_report, content)
                 if mailbox.purpose is Purpose.FEEDBACK:
                     recipient_id = self._reported(report)
-            if report is None or recipient_id is None:
+            if report is None or recipient_id is None or await self._apply(recipient_id, report, mailbox, content):
                 for_person = True
-            else:
-                await self._apply(recipient_id, report, mailbox, content)
         return not for_person
 
     def _reported(self, report: Report) -> int | None:
@@ -119,7 +127,8 @@ class Inbound:
         found = (self.mailboxes.recipient_of(mark, now) for mark in report.marks)
         return next((one for one in found if one is not None), None)
 
-    async def _apply(self, recipient_id: int, report: Report, mailbox: Mailbox, content: bytes) -> None:
+    async def _apply(self, recipient_id: int, report: Report, mailbox: Mailbox, content: bytes) -> bool:
+        """Do what the report means for its recipient; return whether a person must read it, for it is not kept."""
         if report.kind is ReportKind.BOUNCE:
             await self._until_settled(recipient_id)
         now = time.time()
@@ -128,22 +137,30 @@ class Inbound:
         digest = _digest(report, content)
         notice = await self._notice(recipient_id, report, mailbox, digest, now)
 
-        def job(db: sqlite3.Connection) -> Taken | None:
+        def job(db: sqlite3.Connection) -> Taken | Unneeded:
             taken = self._job(db, recipient_id, report, mailbox, digest, content, now)
-            if taken is not None and taken.outcome is not None:
+            if isinstance(taken, Unneeded):
+                return taken
+            if taken.outcome is not None:
                 outcome = taken.outcome
                 if burst is not None and outcome.suppress is not None:
                     outcome = replace(outcome, suppress=None)
                 apply(db, [outcome])
                 taken = replace(taken, outcome=outcome)
-            if taken is not None and notice is not None:
+            if notice is not None:
                 insert_notices(db, [notice], self._store.epoch)
             return taken
 
         taken = await self._store.write(job)
-        if taken is None:
-            log.info("report_not_needed", recipient_id=recipient_id, kind=str(report.kind), form=report.form)
-            return
+        if isinstance(taken, Unneeded):
+            log.info(
+                "report_not_needed",
+                recipient_id=recipient_id,
+                kind=str(report.kind),
+                form=report.form,
+                why=str(taken),
+            )
+            return report.kind is ReportKind.UNKNOWN and taken is not Unneeded.COPY
         self._metrics.reports.labels(taken.kind).inc()
         self._log(taken, report)
         if notice is not None:
@@ -151,6 +168,7 @@ class Inbound:
             self._on_due(to.destination, to.message.tenant_id, to.message.accepted_at)
         if taken.outcome is not None and site:
             self._count(taken.outcome, site, now)
+        return False
 
     async def _notice(
         self, recipient_id: int, report: Report, mailbox: Mailbox, digest: bytes, now: float
@@ -207,19 +225,19 @@ class Inbound:
         digest: bytes,
         content: bytes,
         now: float,
-    ) -> Taken | None:
-        """Keep the report and say what it means; None: its recipient is gone, or it came before, or too many did."""
+    ) -> Taken | Unneeded:
+        """Keep the report and say what it means, or why it is not kept."""
         try:
             recipient = rows.load_recipient(db, recipient_id)
         except NotFound:
-            return None
+            return Unneeded.GONE
         if reports.has(db, recipient_id, digest):
-            return None
+            return Unneeded.COPY
         finding = report.about(recipient.address)
         kind = report.kind_for(finding)
         ends = policy.ends(recipient, kind, in_hand=rows.in_hand(db, recipient_id))
-        if not ends and kind is not ReportKind.COMPLAINT and reports.number(db, recipient_id) >= reports.MOST:
-            return None
+        if not ends and reports.number(db, recipient_id, kind) >= reports.MOST:
+            return Unneeded.TOO_MANY
         report_id = reports.insert(db, recipient_id, report, kind, finding, digest, content, now)
         if ends:
             settings = self._live.snapshot.settings

@@ -9,7 +9,7 @@ from arkrelay.model.report import Finding, Report, ReportKind
 from arkrelay.store.connection import text
 
 CONTENT_BYTES = 32_768  # of a report; what explains it stands at its beginning
-MOST = 20  # of reports about one recipient that change nothing: whoever knows its return path can send any number
+MOST = 20  # of each kind about one recipient, where they change nothing: who knows a return path can send any number
 _COLUMNS = "id, at, kind, form, sender, subject, status, said, content"
 
 
@@ -35,10 +35,12 @@ def has(conn: sqlite3.Connection, recipient_id: int, digest: bytes) -> bool:
     return found.fetchone() is not None
 
 
-def number(conn: sqlite3.Connection, recipient_id: int) -> int:
-    """Return how many reports of this recipient are kept."""
+def number(conn: sqlite3.Connection, recipient_id: int, kind: ReportKind) -> int:
+    """Return how many reports of this kind about this recipient are kept."""
     # index reports_recipient
-    row = conn.execute("SELECT count(*) FROM reports WHERE recipient_id = ?", (recipient_id,)).fetchone()
+    row = conn.execute(
+        "SELECT count(*) FROM reports WHERE recipient_id = ? AND kind = ?", (recipient_id, kind.value)
+    ).fetchone()
     return int(row[0])
 
 

@@ -372,22 +372,42 @@ async def test_a_report_about_a_recipient_that_is_gone_is_taken_and_forgotten(tm
     async with running(tmp_path, BOUNCES) as rig:
         await report(rig, "exim-text", f"{rig.return_paths.local_part(4711, NOW)}@rp.relay.test")
         assert await events(rig) == []
+        await report(rig, "human-reply", f"{rig.return_paths.local_part(4711, NOW)}@rp.relay.test")
+        assert len(list((tmp_path / "state" / "postmaster").iterdir())) == 1  # unless a person wrote it
 
 
-async def test_who_knows_a_return_path_cannot_fill_the_disk_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "filed"),
+    [
+        ("human-reply", ReportKind.UNKNOWN, 5),
+        ("vacation-german", ReportKind.AUTO_REPLY, 0),
+        ("postfix-delay-warning", ReportKind.DELAY, 0),
+        ("arf-abuse", ReportKind.COMPLAINT, 0),
+    ],
+)
+async def test_who_knows_a_return_path_cannot_fill_the_disk_with_it(
+    tmp_path: Path, name: str, kind: ReportKind, filed: int
+) -> None:
     async with running(tmp_path, BOUNCES) as rig:
         bob = await sent(rig)
+        to = f"{mark_of(rig, bob)}@rp.relay.test"
         client = await rig.connect()
         await client.expect("EHLO mx.dest.test", 250)
         for number in range(reports.MOST + 5):
+            content = load(name).replace(b"<ndr-1@", b"<ndr-%d@" % number) + b"x" * 40_000
             await client.expect("MAIL FROM:<>", 250)
-            await client.expect(f"RCPT TO:<{mark_of(rig, bob)}@rp.relay.test>", 250)
+            await client.expect(f"RCPT TO:<{to}>", 250)
             await client.expect("DATA", 354)
-            await client.expect(f"Subject: {number}\r\n\r\n" + "x" * 40_000 + "\r\n.", 250)
+            await client.expect(content + b"\r\n.", 250)
         kept = await rig.store.read(lambda db: reports.list_reports(db, bob.id))
-        assert len(kept) == reports.MOST
+        assert [one.kind for one in kept] == [kind] * reports.MOST
         assert max(len(one.content) for one in kept) == reports.CONTENT_BYTES
-        await report(rig, "exim-text", f"{mark_of(rig, bob)}@rp.relay.test")  # what counts still comes through
+        assert len([one for one in await events(rig) if one.kind is not EventKind.SUPPRESSED]) == reports.MOST
+        # what nobody understands may be a person's, and is not thrown away
+        assert len(list((tmp_path / "state").glob("postmaster/*.eml"))) == filed
+        await report(rig, "arf-abuse", to)  # what counts still comes through, as does every other kind
+        assert await rig.store.read(lambda db: suppressions.get(db, "acme", "bob@dest.test")) is not None
+        await report(rig, "exim-text", to)
         assert (await state(rig, bob)).status is Status.BOUNCED
 
 
