@@ -38,6 +38,7 @@ def parse_report(content: bytes) -> Report:
         sender=_line(top.get("from", "")),
         subject=_line(top.get("subject", "")),
         message_id=_line(top.get("message-id", "")),
+        date=_line(top.get("date", "")),
         explanation=_shown(text)[:EXPLANATION].strip(),
         feedback_type=feedback,
         marks=arf.marks(parts, content[:READ_BYTES]),

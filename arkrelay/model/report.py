@@ -55,6 +55,7 @@ class Report:
     sender: str = ""
     subject: str = ""
     message_id: str = ""
+    date: str = ""
     explanation: str = ""
     feedback_type: str = ""
     marks: tuple[str, ...] = ()

@@ -134,7 +134,8 @@ class Inbound:
         now = time.time()
         site = await self._site(recipient_id)
         burst = self._bursts.burst(site, now) if site else None
-        digest = _digest(report, content)
+        # servers write the same of each message that comes back, and a retry has the return path of its first attempt
+        digest = _digest(report, content, report.date or await self._last_sent(recipient_id))
         notice = await self._notice(recipient_id, report, mailbox, digest, now)
 
         def job(db: sqlite3.Connection) -> Taken | Unneeded:
@@ -270,6 +271,11 @@ class Inbound:
         data = {"address": recipient.address, "reason": COMPLAINT, "stream": stream}
         return (Event(EventKind.SUPPRESSED, now, message.tenant_id, message.id, recipient.id, data),)
 
+    async def _last_sent(self, recipient_id: int) -> str:
+        """Return which attempt it was that sent the message, as text; empty: none did."""
+        attempts = await self._store.read(lambda db: list_attempts(db, recipient_id))
+        return str(next((one.id for one in reversed(attempts) if one.status is Status.SENT), ""))
+
     async def _site(self, recipient_id: int) -> str:
         """Return the site that took the message, where the guard applies to bounces; else an empty text."""
         settings = self._live.snapshot.settings.suppression
@@ -309,8 +315,8 @@ class Inbound:
             log_outcome(taken.outcome)
 
 
-def _digest(report: Report, content: bytes) -> bytes:
+def _digest(report: Report, content: bytes, date: str) -> bytes:
     """Return by what a copy of the report is known: its trace fields may differ."""
     body = head_and_body(content)[1][:DIGEST_BYTES]
-    named = f"{report.message_id}\0{report.sender}\0{report.subject}\0".encode("utf-8", "replace")
-    return hashlib.sha256(named + body).digest()[:16]
+    named = f"{report.message_id}\0{report.sender}\0{report.subject}\0{date}\0"
+    return hashlib.sha256(named.encode("utf-8", "replace") + body).digest()[:16]

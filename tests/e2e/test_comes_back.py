@@ -1,0 +1,95 @@
+"""What a running relay makes of mail that comes back to it, as users see it."""
+
+import asyncio
+import smtplib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from peers.daemon import Relay
+from peers.dns import DnsServer
+from peers.mx import Mx
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BOUNCES = """
+[[listen]]
+service = "bounces"
+address = "127.0.0.1:0"
+"""
+QMAIL = """From: MAILER-DAEMON@mx.rcpt.test
+Subject: failure notice
+{date}
+Hi. This is the qmail-send program at mx.rcpt.test.
+I'm afraid I wasn't able to deliver your message to the following addresses.
+
+<{to}>:
+Sorry, no mailbox here by that name. (#5.1.1)
+"""
+
+
+@dataclass
+class World:
+    relay: Relay
+    mx: Mx
+    dns: DnsServer
+
+    async def sent(self, to: str) -> tuple[str, str]:
+        """Send a message; return its id, and its return path when it has arrived."""
+        count = len(self.mx.messages)
+        token = await self.relay.send(to)
+        return token, await self.arrived(token, count + 1)
+
+    async def arrived(self, token: str, count: int) -> str:
+        """Return the return path of the message that arrives as number ``count``, when the relay knows of it."""
+        message = (await self.mx.wait(count))[count - 1]
+        await self.relay.until(f"/v1/emails/{token}", lambda answer: answer["data"]["status"] == "sent")
+        assert message.return_path is not None
+        return message.return_path
+
+    async def comes(self, to: str, content: str, sender: str = "") -> None:
+        """Hand a message to the relay's port 25, which takes it."""
+
+        def send() -> None:
+            with smtplib.SMTP("127.0.0.1", self.relay.port("bounces"), timeout=30) as client:
+                assert client.docmd("EHLO", "mx.rcpt.test")[0] == 250
+                assert client.docmd("MAIL", f"FROM:<{sender}>")[0] == 250
+                assert client.docmd("RCPT", f"TO:<{to}>")[0] == 250
+                assert client.data(content.replace("\n", "\r\n").encode())[0] == 250
+
+        await asyncio.to_thread(send)
+
+    async def status(self, token: str) -> str:
+        return str((await self.relay.get(f"/v1/emails/{token}"))["data"]["status"])
+
+    async def reports(self, token: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.relay.get(f"/v1/emails/{token}/reports"))["data"]["reports"]
+        return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("relay")
+    async with DnsServer() as dns, Mx() as mx:
+        dns.set("rcpt.test", "MX", "10 mx.rcpt.test.")
+        dns.set("mx.rcpt.test", "A", "127.0.0.1")
+        async with Relay(folder, dns=dns.address, mx_port=mx.port, more=BOUNCES) as relay:
+            yield World(relay, mx, dns)
+
+
+@pytest.mark.parametrize("dated", [True, False], ids=["dated", "undated"])
+async def test_the_same_words_after_a_retry_are_no_copy(world: World, dated: bool) -> None:
+    to = f"dated-{dated}@rcpt.test".lower()
+    token, return_path = await world.sent(to)
+    for number in (1, 2):
+        date = f"Date: Mon, {number:02d} Feb 2027 10:00:00 +0000\n" if dated else ""
+        for _ in range(2):  # the second is a copy
+            await world.comes(return_path, QMAIL.format(to=to, date=date))
+            assert await world.status(token) == "bounced"
+            assert len(await world.reports(token)) == number
+        if number == 1:
+            count = len(world.mx.messages)
+            await world.relay.call("POST", f"/v1/emails/{token}/retry")
+            assert await world.arrived(token, count + 1) == return_path
