@@ -15,11 +15,21 @@ import hmac
 import re
 
 LIFETIME_S = 30 * 86400.0  # bounces come while the peer's own queue tries (RFC 5321 §4.5.4.1: days), not months
+PERIOD_S = 7 * 86400.0  # longer than a message waits unless a person has it tried again (RFC 5321 §4.5.4.1: 4-5 days)
 PREFIX = "b"
 MAC_BYTES = 13
 _HOUR_S = 3600
 _LOCAL_PART = re.compile(r"b[0-9a-f]{50}")
 _PURPOSE = b"arkrelay return path\0"  # keeps these codes apart from others made with the same secret
+
+
+def stamp_at(accepted_at: float, now: float) -> float:
+    """Return the time to stamp the return path with of a message that is sent now: at most a week ago.
+
+    It is the same for all attempts of the first week, and of each week that follows: greylisting knows an envelope by
+    its return path. So bounces find their way for at least 23 days from sending, however old the message is.
+    """
+    return accepted_at + max(now - accepted_at, 0.0) // PERIOD_S * PERIOD_S
 
 
 class ReturnPaths:

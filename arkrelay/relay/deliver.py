@@ -21,7 +21,7 @@ import structlog
 from arkrelay.config.live import Live
 from arkrelay.mail.sevenbit import to_seven_bit
 from arkrelay.mail.strip import strip_signatures
-from arkrelay.mail.verp import ReturnPaths
+from arkrelay.mail.verp import ReturnPaths, stamp_at
 from arkrelay.model.attempt import Attempt
 from arkrelay.model.delivery import Route, Source
 from arkrelay.model.message import Envelope, Message, Recipient
@@ -208,7 +208,7 @@ class Courier:
         message = recipient.message
         if message.return_path is None:
             return None
-        local = self._return_paths.local_part(recipient.id, message.accepted_at)
+        local = self._return_paths.local_part(recipient.id, stamp_at(message.accepted_at, time.time()))
         state = self._domains.states.get((message.tenant_id, message.author_domain))
         if state is not None and state.return_path == "OK":
             return f"{local}@psrp.{message.author_domain}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arkrelay.mail.verp import LIFETIME_S, ReturnPaths
+from arkrelay.mail.verp import LIFETIME_S, PERIOD_S, ReturnPaths, stamp_at
 from arkrelay.model.address import parse_mailbox
 
 NOW = 1_700_000_000.0
@@ -25,6 +25,17 @@ def test_a_return_path_names_its_recipient_in_any_case(recipient_id: int, at: fl
 
 def test_one_from_the_future_is_taken_because_clocks_are_set_back() -> None:
     assert PATHS.parse(PATHS.local_part(7, NOW + 864000), NOW) == 7
+
+
+@given(st.floats(min_value=0, max_value=4e9), st.floats(min_value=0, max_value=400 * 86400.0))
+def test_a_message_of_any_age_comes_back_for_three_weeks(accepted_at: float, age_s: float) -> None:
+    now = accepted_at + age_s
+    assert PATHS.parse(PATHS.local_part(7, stamp_at(accepted_at, now)), now + LIFETIME_S - PERIOD_S) == 7
+
+
+def test_greylisting_sees_one_return_path_for_a_week() -> None:
+    assert {stamp_at(NOW, NOW + age_s) for age_s in (0.0, 300.0, PERIOD_S - 1, -60.0)} == {NOW}
+    assert stamp_at(NOW, NOW + 3 * PERIOD_S) == stamp_at(NOW, NOW + 4 * PERIOD_S - 1) == NOW + 3 * PERIOD_S
 
 
 def test_every_changed_character_makes_it_strange() -> None:
