@@ -1,13 +1,14 @@
 """The addresses of our own that take mail from the world: what each is for, and nothing else is one.
 
-- a return path: ``ReturnPaths`` made it, it is not too old, and it stands at ``return_path_host`` or at
-  ``psrp.<domain>`` of a sender domain of a tenant (Ark contract §13);
+- a return path: ``ReturnPaths`` made it and it is not too old, at whatever domain: its code is the proof, and the
+  name that it was made for may have gone since (a domain that was removed, another ``return_path_host``);
 - where a recipient leaves a stream (``mail.unsubscribe``), at ``return_path_host``: at RCPT it has the form of one,
   and whether we made it is proved by the record of its recipient, after DATA;
 - ``fbl`` and ``abuse``: feedback loops are registered with the first, RFC 2142 §4 wants the second;
 - ``postmaster`` (RFC 5321 §4.5.1).
 
-The last three are at ``hostname`` and at the names of return paths. A further sort of address is one more finder.
+The last three are at ``hostname``, at ``return_path_host`` and at ``psrp.<domain>`` of the sender domains of tenants
+(Ark contract §13). A further sort of address is one more finder.
 """
 
 from collections.abc import Callable
@@ -62,8 +63,6 @@ class Mailboxes:
         return self._return_paths.parse(mark, now)
 
     def _return_path(self, address: Address, now: float) -> Mailbox | None:
-        if not self._takes_returns(address.domain):
-            return None
         recipient_id = self._return_paths.parse(address.local, now)
         return None if recipient_id is None else Mailbox(Purpose.RETURN_PATH, str(address), recipient_id)
 

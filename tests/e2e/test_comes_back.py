@@ -1,9 +1,12 @@
 """What a running relay makes of mail that comes back to it, as users see it."""
 
 import asyncio
+import contextlib
 import smtplib
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,10 @@ BOUNCES = """
 [[listen]]
 service = "bounces"
 address = "127.0.0.1:0"
+
+[retention]
+content = "90d"
+messages = "90d"
 """
 QMAIL = """From: MAILER-DAEMON@mx.rcpt.test
 Subject: failure notice
@@ -93,3 +100,32 @@ async def test_the_same_words_after_a_retry_are_no_copy(world: World, dated: boo
             count = len(world.mx.messages)
             await world.relay.call("POST", f"/v1/emails/{token}/retry")
             assert await world.arrived(token, count + 1) == return_path
+
+
+async def test_a_message_of_any_age_comes_back(world: World) -> None:
+    token, return_path = await world.sent("old@rcpt.test")
+    await world.comes(return_path, QMAIL.format(to="old@rcpt.test", date=""))
+    with contextlib.closing(sqlite3.connect(world.relay.state / "arkrelay.db", isolation_level=None)) as db:
+        db.execute("UPDATE messages SET accepted_at = accepted_at - ?", (40 * 86400,))
+    count = len(world.mx.messages)
+    await world.relay.call("POST", f"/v1/emails/{token}/retry")
+    again = await world.arrived(token, count + 1)
+    await world.comes(again, QMAIL.format(to="old@rcpt.test", date=""))
+    assert await world.status(token) == "bounced"
+
+
+async def test_what_was_sent_for_a_domain_comes_back_after_it_has_gone(tmp_path: Path) -> None:
+    async with DnsServer() as dns, Mx() as mx:
+        dns.set("rcpt.test", "MX", "10 mx.rcpt.test.")
+        dns.set("mx.rcpt.test", "A", "127.0.0.1")
+        dns.set("psrp.sender.test", "CNAME", "rp.relay.test.")
+        async with Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=BOUNCES) as relay:
+            world = World(relay, mx, dns)
+            (domain,) = (await relay.get("/v1/tenants/acme/domains"))["data"]["domains"]
+            path = f"/v1/tenants/acme/domains/{domain['id']}"
+            await relay.call("POST", f"{path}/verify")
+            token, return_path = await world.sent("bob@rcpt.test")
+            assert return_path.endswith("@psrp.sender.test")
+            await relay.call("DELETE", path)
+            await world.comes(return_path, QMAIL.format(to="bob@rcpt.test", date=""))
+            assert await world.status(token) == "bounced"
