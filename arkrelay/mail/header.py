@@ -20,6 +20,7 @@ TEXT_LIMIT = 998  # characters of a decoded field: as long as a subject may be
 # Anchored to line starts: `findall` would else try a long line without a colon from each of its characters.
 _FIELD = re.compile(rb"^(([!-9;-~]++):[^\r\n\0]*+\r\n(?:[ \t][^\r\n\0]*+\r\n)*+)", re.MULTILINE)
 _SPACE_BEFORE_COLON = re.compile(rb"[!-9;-~]+[ \t]+:")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ENCODED_WORD = re.compile(rb"=\?([!->@-~]{1,40})\?([BbQq])\?([!->@-~]*)\?=")
 _BETWEEN_WORDS = re.compile(rb"\?=[ \t]+(?==\?)")
@@ -160,7 +161,9 @@ def _decode_b(data: bytes) -> bytes:
 
 def _decode_part(charset: str, data: bytes) -> str:
     try:
-        return data.decode(charset or "utf-8", "replace")
+        text = data.decode(charset or "utf-8", "replace")
+        # UTF-7 can write half a surrogate pair, which no output takes
+        return text if text.isprintable() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
     except (LookupError, ValueError):  # a charset that Python lacks, or a codec that cannot replace
         return data.decode("ascii", "replace")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from arkrelay.mail import arf, autoreply, bouncetext
-from arkrelay.mail.deliverystatus import KINDS, findings_in_text, findings_of
+from arkrelay.mail.deliverystatus import KINDS, TEXT, findings_in_text, findings_of
 from arkrelay.mail.mime import READ_BYTES, Part, walk
 from arkrelay.model.report import ACTIONS, Finding, Report, ReportKind
 
@@ -33,14 +33,14 @@ def parse_report(content: bytes) -> Report:
     kind, form, findings, feedback = _judge(parts, text)
     return Report(
         kind=kind,
-        form=form,
-        findings=findings,
+        form=_line(form),
+        findings=tuple(_clean(one) for one in findings),
         sender=_line(top.get("from", "")),
         subject=_line(top.get("subject", "")),
         message_id=_line(top.get("message-id", "")),
         date=_line(top.get("date", "")),
         explanation=_shown(text)[:EXPLANATION].strip(),
-        feedback_type=feedback,
+        feedback_type=_line(feedback),
         marks=arf.marks(parts, content[:READ_BYTES]),
     )
 
@@ -100,8 +100,19 @@ def _is_returned(part: Part) -> bool:
     return part.kind in _RETURNED or part.fields.get("content-disposition", "").lower().startswith("attachment")
 
 
-def _line(text: str) -> str:
-    return _shown(" ".join(text.split()))[:LINE]
+def _clean(finding: Finding) -> Finding:
+    """Return the finding with every text of its sender on one line, as replies of peers are (``wire.replies``)."""
+    return replace(
+        finding,
+        address=_line(finding.address),
+        original=_line(finding.original),
+        text=_line(finding.text, TEXT),
+        host=_line(finding.host),
+    )
+
+
+def _line(text: str, most: int = LINE) -> str:
+    return _shown(" ".join(text.split()))[:most]
 
 
 def _shown(text: str) -> str:

@@ -37,6 +37,36 @@ Sorry, no mailbox here by that name. (#5.1.1)
 """
 
 
+DSN = """From: MAILER-DAEMON@mx.rcpt.test
+Subject: Undelivered Mail Returned to Sender
+Message-ID: <{id}@mx.rcpt.test>
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary=b
+
+--b
+Content-Type: text/plain
+
+It could not be delivered.
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.rcpt.test
+
+Final-Recipient: rfc822; {to}
+Action: {action}
+Status: {status}
+Diagnostic-Code: smtp; {diagnostic}
+
+--b--
+"""
+
+
+def dsn(
+    to: str, action: str = "failed", status: str = "5.1.1", diagnostic: str = "550 5.1.1 gone", number: int = 1
+) -> str:
+    return DSN.format(to=to, action=action, status=status, diagnostic=diagnostic, id=number)
+
+
 @dataclass
 class World:
     relay: Relay
@@ -129,3 +159,14 @@ async def test_what_was_sent_for_a_domain_comes_back_after_it_has_gone(tmp_path:
             await relay.call("DELETE", path)
             await world.comes(return_path, QMAIL.format(to="bob@rcpt.test", date=""))
             assert await world.status(token) == "bounced"
+
+
+async def test_what_a_bounce_says_cannot_speak_to_a_terminal(world: World) -> None:
+    token, return_path = await world.sent("red@rcpt.test")
+    await world.comes(return_path, dsn("red@rcpt.test", diagnostic="550 5.1.1 \x1b[31mred\x07 gone"))
+    data = (await world.relay.get(f"/v1/emails/{token}?expand=deliveries"))["data"]
+    rows = (await world.relay.get("/v1/events?limit=1000&type=MessageBounced"))["data"]["events"]
+    (event,) = [row["data"] for row in rows if row["emailId"] == token]
+    for text in (data["reason"], data["deliveries"][-1]["output"], event["output"]):
+        assert "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} gone" in text
+        assert text.isprintable()

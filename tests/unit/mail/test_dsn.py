@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arkrelay.mail.dsn import ORIGINAL_BYTES, Report, decode_xtext, render, subject_of
-from arkrelay.mail.header import scan, split
+from arkrelay.mail.header import decode_words, scan, split
 from arkrelay.mail.sevenbit import to_seven_bit
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 +0000
@@ -185,6 +185,12 @@ def test_a_header_in_no_known_charset_comes_back_encoded() -> None:
     last = parts(parsed(original=b"From: a@sender.test\r\nSubject: Gr\xfc\xdfe\r\n\r\nx\r\n"))[2]
     assert last.get_content_type() == "text/rfc822-headers"
     assert last.get_payload(decode=True) == b"From: a@sender.test\r\nSubject: Gr\xfc\xdfe\r\n"
+
+
+def test_half_a_surrogate_pair_of_an_odd_charset_is_told_as_a_mark() -> None:
+    text = decode_words(b"=?utf-7?q?Order_+2AA-?=")
+    message = parsed(replace(REPORT, original_subject=text, sentence=text))
+    assert str(parts(message)[0].get_content()).count("Order \N{REPLACEMENT CHARACTER}") == 2
 
 
 def test_a_boundary_in_the_original_does_not_end_the_part() -> None:

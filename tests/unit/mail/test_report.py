@@ -186,6 +186,18 @@ def test_nothing_in_it_can_speak_to_a_terminal() -> None:
     assert report.explanation.replace("\n", "").isprintable()
 
 
+@pytest.mark.parametrize("name", ["postfix-unknown-user", "text-with-fields", "exim-text", "prose-french"])
+def test_no_finding_can_speak_to_a_terminal(name: str) -> None:
+    odd = b"\x1b[31m\x07\xe2\x80\xae\t=?utf-7?q?+2AA-?="
+    content = load(name).replace(b"550 5.1.1 ", b"550 5.1.1 " + odd).replace(b"; ", b"; " + odd)
+    content = content.replace(b"bob@dest.test", b"bob" + odd + b"@dest.test").replace(b"\r\nIl ", b"\r\n" + odd)
+    found = parse_report(content).findings
+    assert found
+    for finding in found:
+        for text in (finding.address, finding.original, finding.status, finding.text, finding.host):
+            assert text.isprintable()
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_a_report_that_is_cut_anywhere_is_still_read(name: str) -> None:
     content = load(name)
