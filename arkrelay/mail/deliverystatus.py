@@ -18,7 +18,7 @@ _BLOCK_START = re.compile(r"^(?:original-recipient|final-recipient|action|status
 def findings_of(part: Part) -> tuple[Finding, ...]:
     """Return what a delivery-status part says of each recipient; empty when it says nothing that we can use."""
     body = part.body
-    if part.fields.get("content-transfer-encoding", "").strip().lower() in {"base64", "quoted-printable"}:
+    if part.encoding:
         body = part.text().encode("utf-8", "replace").replace(b"\n", b"\r\n")
     return _findings(body)
 

@@ -39,15 +39,25 @@ class Part:
     body: bytes
     depth: int
 
+    @property
+    def encoding(self) -> str:
+        """The transfer encoding, where the bytes have one that must be undone; else empty."""
+        name = self.fields.get("content-transfer-encoding", "").strip().lower()
+        return name if name in {"base64", "quoted-printable"} else ""
+
+    def decoded(self) -> bytes:
+        """Return the bytes without their transfer encoding."""
+        data = self.body[:TEXT_BYTES]
+        match self.encoding:
+            case "base64":
+                return _from_base64(data)
+            case "quoted-printable":
+                return binascii.a2b_qp(data)
+        return data
+
     def text(self) -> str:
         """Return the part decoded, with "\\n" line ends; markup is left out."""
-        data = self.body[:TEXT_BYTES]
-        match self.fields.get("content-transfer-encoding", "").strip().lower():
-            case "base64":
-                data = _from_base64(data)
-            case "quoted-printable":
-                data = binascii.a2b_qp(data)
-        text = decode_charset(self.parameters.get("charset", ""), data).replace("\r\n", "\n")
+        text = decode_charset(self.parameters.get("charset", ""), self.decoded()).replace("\r\n", "\n")
         return plain(text) if self.kind == "text/html" else text
 
 

@@ -348,7 +348,7 @@ async def test_a_complaint_suppresses_the_recipient_whose_return_path_it_carries
         assert [one.kind for one in await events(rig)] == [EventKind.COMPLAINED, EventKind.SUPPRESSED]
 
 
-@pytest.mark.parametrize("name", ["arf-abuse", "human-asks", "arf-not-spam", "postfix-unknown-user"])
+@pytest.mark.parametrize("name", ["arf-abuse", "human-asks", "arf-not-spam", "arf-virus", "postfix-unknown-user"])
 async def test_a_forged_complaint_touches_nobody_and_is_kept_for_a_person(tmp_path: Path, name: str) -> None:
     async with running(tmp_path, BOUNCES) as rig:
         bob = await sent(rig)

@@ -1,6 +1,9 @@
 """What comes back, shape by shape: ``tests/data/bounces`` holds one message of each, written after descriptions."""
 
+import base64
+import quopri
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,11 +112,14 @@ FORMS: dict[str, tuple[ReportKind, BounceClass | None, str]] = {
     "vacation-xautoreply": (AUTO, None, ""),
     "arf-abuse": (COMPLAINT, None, ""),
     "arf-cfbl": (COMPLAINT, None, ""),
+    "arf-commented": (COMPLAINT, None, ""),
     "arf-fraud": (COMPLAINT, None, ""),
     "arf-redacted": (COMPLAINT, None, ""),
     "jmrp-legacy": (COMPLAINT, None, ""),
     "arf-auth-failure": (UNKNOWN, None, ""),
     "arf-not-spam": (UNKNOWN, None, ""),
+    "arf-untyped": (UNKNOWN, None, ""),
+    "arf-virus": (UNKNOWN, None, ""),
     "daemon-says-nothing": (UNKNOWN, None, ""),
     "empty": (UNKNOWN, None, ""),
     "human-answers-confirm": (UNKNOWN, None, ""),
@@ -177,6 +183,22 @@ def test_marks_come_from_the_envelope_before_the_text() -> None:
     other = ReturnPaths(b"s" * 32).local_part(8, 1_770_000_000.0).encode()
     content = load("arf-abuse").replace(b"This is an email abuse report.", b"see " + other + b"@rp.relay.test")
     assert parse_report(content).marks == (MARK, other.decode())
+
+
+@pytest.mark.parametrize("encode", [base64.encodebytes, quopri.encodestring], ids=["base64", "quoted-printable"])
+@pytest.mark.parametrize(("told", "kind"), [("abuse", COMPLAINT), ("not-spam", UNKNOWN)])
+def test_a_feedback_report_is_read_whatever_its_parts_are_encoded_in(
+    encode: Callable[[bytes], bytes], told: str, kind: ReportKind
+) -> None:
+    name = b"base64" if encode is base64.encodebytes else b"quoted-printable"
+    report = b"Feedback-Type: %b\nVersion: 1\n" % told.encode()
+    returned = b"Received: from relay.test by mx.dest.test\nReturn-Path: <%b@rp.relay.test>\n" % MARK.encode()
+    content = b"Content-Type: multipart/report; boundary=b\n\n" + b"".join(
+        b"--b\nContent-Type: %b\nContent-Transfer-Encoding: %b\n\n%b\n" % (type_, name, encode(part))
+        for type_, part in ((b"message/feedback-report", report), (b"text/rfc822-headers", returned))
+    )
+    found = parse_report((content + b"--b--\n").replace(b"\n", b"\r\n"))
+    assert (found.kind, found.feedback_type, found.marks) == (kind, told, (MARK,))
 
 
 def test_nothing_in_it_can_speak_to_a_terminal() -> None:
