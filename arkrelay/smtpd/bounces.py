@@ -7,12 +7,13 @@ file for postmaster.
 
 import asyncio
 import errno
+import re
 import time
 from email.utils import formatdate
 
 import structlog
 
-from arkrelay.model.address import Address
+from arkrelay.model.address import Address, AddressError
 from arkrelay.model.errors import Refused, StoreError, StoreFull
 from arkrelay.relay.mailboxes import Mailbox, Purpose
 from arkrelay.smtpd.postmaster import MAX_BYTES, save_postmaster_mail
@@ -20,6 +21,7 @@ from arkrelay.smtpd.transaction import Transaction, TransactionDoor
 
 log = structlog.get_logger()
 
+_ANY_PATH = re.compile(r" *<[^<>]*>( .*)?")  # a command with a control character is refused before
 WRAPPING_BYTES = 262_144  # what a report may have beside the message of ours that it brings back whole
 
 
@@ -35,6 +37,15 @@ class BouncesSession(TransactionDoor):
 
     def max_message_bytes(self) -> int:
         return self.snapshot.settings.smtp.max_message_bytes + WRAPPING_BYTES
+
+    def parse_return_path(self, text: str, *, utf8: bool) -> tuple[Address | None, str]:
+        """Take what is no address for the null path: nothing is sent there, and servers write ``<MAILER-DAEMON>``."""
+        try:
+            return super().parse_return_path(text, utf8=utf8)
+        except AddressError:
+            if (match := _ANY_PATH.fullmatch(text)) is None:
+                raise
+            return None, (match[1] or "").strip(" ")
 
     def check_return_path(self, return_path: Address | None) -> None:  # noqa: ARG002 -- any will do
         """Take any: bounces have none (RFC 5321 §4.5.5), and some servers give one all the same."""

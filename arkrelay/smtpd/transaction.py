@@ -1,7 +1,7 @@
 """MAIL, RCPT and DATA (RFC 5321 §3.3): one envelope and its content, handed over whole.
 
-What may be sent is the door's to say, in four places: ``permit`` (may this client speak at all),
-``check_return_path``, ``check_recipient`` and ``keep``.
+What may be sent is the door's to say: ``permit`` (may this client speak at all), ``parse_return_path`` and
+``check_return_path``, ``check_recipient``, and ``keep``.
 """
 
 import asyncio
@@ -46,6 +46,10 @@ class TransactionDoor(Conversation):
     def max_message_bytes(self) -> int:
         """Return the largest message that this door takes; 0 is no limit."""
         return self.snapshot.settings.smtp.max_message_bytes
+
+    def parse_return_path(self, text: str, *, utf8: bool) -> tuple[Address | None, str]:
+        """Return the return path of a MAIL argument and its parameters, or raise ``AddressError``."""
+        return parse_path(text, utf8=utf8)
 
     def check_return_path(self, return_path: Address | None) -> None:
         """Raise ``Refused`` when mail with this return path is not taken."""
@@ -129,7 +133,7 @@ class TransactionDoor(Conversation):
     def _parse_mail(self, text: str) -> tuple[Address | None, MailParameters]:
         ascii_only = text.isascii()
         try:
-            return_path, rest = parse_path(text, utf8=not ascii_only)
+            return_path, rest = self.parse_return_path(text, utf8=not ascii_only)
         except AddressError as exc:
             raise Refused(501, "5.1.7", str(exc)) from exc
         if rest and not self.extended:

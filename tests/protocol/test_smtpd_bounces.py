@@ -271,6 +271,34 @@ async def test_a_bounce_ends_its_recipient_and_says_why(tmp_path: Path) -> None:
         assert await rig.store.read(lambda db: suppressions.get(db, "acme", "bob@dest.test")) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("<MAILER-DAEMON@mail_gw.dest.test>", 250),
+        ("<MAILER-DAEMON>", 250),
+        (" <postmaster@[192.0.2.1]> SIZE=1000", 250),
+        ("<a@b.test..>", 250),
+        ("<MAILER-DAEMON> RET=FULL", 555),
+        ("<MAILER-DAEMON>x", 501),
+        ("MAILER-DAEMON", 501),
+        ("<MAILER\x1bDAEMON>", 500),
+    ],
+)
+async def test_a_bounce_may_come_from_what_is_no_address(tmp_path: Path, path: str, code: int) -> None:
+    async with running(tmp_path, BOUNCES) as rig:
+        bob = await sent(rig)
+        client = await rig.connect()
+        await client.expect("EHLO mx.dest.test", 250)
+        await client.expect(f"MAIL FROM:{path}", code)
+        if code != 250:
+            return
+        await client.expect("RCPT TO:<MAILER-DAEMON>", 501)  # of recipients there are none but ours
+        await client.expect(f"RCPT TO:<{mark_of(rig, bob)}@rp.relay.test>", 250)
+        await client.expect("DATA", 354)
+        await client.expect(load("exim-text") + b"\r\n.", 250)
+        assert (await state(rig, bob)).status is Status.BOUNCED
+
+
 async def test_a_copy_of_a_report_changes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, BOUNCES) as rig:
         bob = await sent(rig)
