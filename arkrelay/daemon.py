@@ -80,6 +80,7 @@ from arkrelay.store import lists
 from arkrelay.store.database import Store
 from arkrelay.store.journal import Journal
 from arkrelay.store.place import boot_id
+from arkrelay.store.postmaster import FOLDER, sweep_postmaster_mail
 from arkrelay.store.usage import totals
 from arkrelay.web import visit as web
 from arkrelay.web.client import Clients
@@ -338,6 +339,7 @@ class Daemon:
         self.courier.clear_text_until = await self.store.read(lambda db: lists.clear_text_hosts(db, time.time()))
         await self.peer_tls.load()
         self.courier.on_tls_broken = self._remember_clear_text
+        sweep_postmaster_mail(self.live.snapshot.settings.state_dir / FOLDER)
         self.upkeep.look_at_disk()
         await self.queue.recover(self._left, rebooted=self._rebooted)
         await self.hook_queue.start()

@@ -13,6 +13,7 @@ from arkrelay.config.live import Changes, compare
 from arkrelay.config.load import load
 from arkrelay.model.errors import StoreError
 from arkrelay.store import backup
+from arkrelay.store.postmaster import FOLDER, count_postmaster_mail
 from arkrelay.store.usage import totals
 
 
@@ -40,6 +41,13 @@ class StoreState(Answer):
     free_bytes: int
     commit_ms: float
     healthy: bool
+
+
+class PostmasterMail(Answer):
+    """Mail to postmaster: how many messages wait to be read, as files in this folder of the relay's machine."""
+
+    waiting: int
+    folder: str
 
 
 class DoctorCounts(Answer):
@@ -71,6 +79,7 @@ class DaemonStatus(Answer):
     warnings: list[str]
     config_problems: list[Problem]
     doctor: DoctorCounts | None
+    postmaster: PostmasterMail
     store: StoreState
 
 
@@ -119,6 +128,7 @@ async def status(ask: Ask[Nothing, Nothing]) -> DaemonStatus:
     parts = ask.parts
     counts = await parts.store.read(totals)
     reason = parts.unready()
+    folder = ask.snapshot.settings.state_dir / FOLDER
     return DaemonStatus(
         version=__version__,
         hostname=ask.snapshot.settings.hostname,
@@ -132,6 +142,7 @@ async def status(ask: Ask[Nothing, Nothing]) -> DaemonStatus:
         warnings=list(ask.snapshot.warnings),
         config_problems=[Problem(file=one.file, key=one.key, reason=one.reason) for one in parts.live.problems],
         doctor=_doctor(parts),
+        postmaster=PostmasterMail(waiting=await asyncio.to_thread(count_postmaster_mail, folder), folder=str(folder)),
         store=_store(parts),
     )
 

@@ -123,6 +123,7 @@ def _print_status(data: dict[str, Any]) -> None:
             ("queue", ", ".join(f"{count} {name}" for name, count in counts.items()) or "empty"),
             ("connections", data.get("connections")),
             ("doctor", _doctor(data.get("doctor"))),
+            ("postmaster", _postmaster(data.get("postmaster") or {})),
             ("database", store.get("path")),
             ("its log", output.size(store.get("walBytes"))),
             ("disk free", output.size(store.get("freeBytes"))),
@@ -138,3 +139,8 @@ def _doctor(counts: dict[str, Any] | None) -> str:
     said = ", ".join(f"{counts.get(level, 0)} {level}" for level in ("fail", "warn", "ok"))
     more = ": arkrelay doctor" if counts.get("fail") or counts.get("warn") else ""
     return f"{said}, {output.until(counts.get('checkedAt'))}{more}"
+
+
+def _postmaster(mail: dict[str, Any]) -> str:
+    waiting = mail.get("waiting") or 0
+    return f"{waiting} to read in {mail.get('folder')}" if waiting else "nothing to read"

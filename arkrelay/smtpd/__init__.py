@@ -11,7 +11,7 @@
 Beside them stand the parts that need no connection to be tested: ``input`` (bytes that nobody has read yet),
 ``data`` (the end of a message and its line ends), ``parameters`` (RFC 1870, 3461, 6152, 6531), ``auth`` (SASL
 mechanisms against credentials), ``reply`` (one line, whatever happened), ``limiter`` (what one client address may
-take), ``postmaster`` (the one mailbox of ours).
+take).
 
 aiosmtpd gives the protocol class, the life of a connection, the verbs by name and the state of session and
 envelope. What it does with untrusted bytes is replaced: its address parser decodes RFC 2047 words into CR LF,

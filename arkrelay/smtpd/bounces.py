@@ -16,8 +16,8 @@ import structlog
 from arkrelay.model.address import Address, AddressError
 from arkrelay.model.errors import Refused, StoreError, StoreFull
 from arkrelay.relay.mailboxes import Mailbox, Purpose
-from arkrelay.smtpd.postmaster import MAX_BYTES, save_postmaster_mail
 from arkrelay.smtpd.transaction import Transaction, TransactionDoor
+from arkrelay.store.postmaster import FOLDER, MAX_BYTES, save_postmaster_mail
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class BouncesSession(TransactionDoor):
             raise Refused(552, "5.3.4", f"Mail to postmaster is at most {MAX_BYTES} bytes")
         if await self.shared.inbound.take(mailboxes, content):
             return "Ok: taken"
-        await self._file(transaction, content[:MAX_BYTES])
+        await self._file(transaction, content)
         return "Ok: kept for postmaster"
 
     async def _file(self, transaction: Transaction, content: bytes) -> None:
@@ -76,11 +76,15 @@ class BouncesSession(TransactionDoor):
             f"\t{formatdate(time.time())}\r\n"
         )
         try:
-            path = await asyncio.to_thread(
-                save_postmaster_mail, settings.state_dir / "postmaster", trace.encode() + content
+            path, dropped = await asyncio.to_thread(
+                save_postmaster_mail, settings.state_dir / FOLDER, trace.encode() + content[:MAX_BYTES]
             )
         except OSError as exc:
             if exc.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFull("no room for postmaster's mail") from exc
             raise StoreError(f"postmaster's mail cannot be written: {exc}") from exc
         log.info("postmaster_mail", client=self.client, file=path.name, size_bytes=len(content))
+        if len(content) > MAX_BYTES:
+            log.warning("postmaster_mail_cut", file=path.name, size_bytes=len(content), kept_bytes=MAX_BYTES)
+        if dropped:
+            log.warning("postmaster_mail_dropped", files=dropped, reason="newer mail took their place, unread or not")

@@ -170,3 +170,26 @@ async def test_what_a_bounce_says_cannot_speak_to_a_terminal(world: World) -> No
     for text in (data["reason"], data["deliveries"][-1]["output"], event["output"]):
         assert "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} gone" in text
         assert text.isprintable()
+
+
+async def test_postmasters_mail_is_told_of_and_none_goes_unsaid(tmp_path: Path) -> None:
+    async with DnsServer() as dns, Mx() as mx:
+        folder = tmp_path / "state" / "postmaster"
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / "20270101T000000-1-aa.part").write_bytes(b"half of a message")
+        async with Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=BOUNCES) as relay:
+            world = World(relay, mx, dns)
+            assert list(folder.iterdir()) == []
+            assert (await relay.get("/v1/status"))["data"]["postmaster"] == {"waiting": 0, "folder": str(folder)}
+            await world.comes("postmaster@relay.test", "Subject: first\n\nhelp\n", "ann@rcpt.test")
+            (first,) = folder.iterdir()
+            long = "Subject: spam\n\n" + "x" * 70 + "\n" + ("y" * 70 + "\n") * 15_000
+            await world.comes("abuse@relay.test", long, "ann@rcpt.test")
+            (cut,) = await relay.logged("postmaster_mail_cut")
+            assert (cut["size_bytes"], cut["kept_bytes"]) == (len(long.replace("\n", "\r\n")), 1_000_000)
+            for number in range(199):
+                (folder / f"29990101T000000-{number}.eml").write_bytes(b"Subject: more\r\n\r\n")
+            await world.comes("postmaster@relay.test", "Subject: last\n\nhelp\n", "ann@rcpt.test")
+            (dropped,) = await relay.logged("postmaster_mail_dropped")
+            assert first.name in dropped["files"]
+            assert (await relay.get("/v1/status"))["data"]["postmaster"]["waiting"] == 200

@@ -16,6 +16,7 @@ STATUS = {
     "listeners": [{"service": "submission", "address": "127.0.0.1:2525"}],
     "queue": {"pending": 2, "softfail": 1, "held": 0},
     "connections": 3,
+    "postmaster": {"waiting": 7, "folder": "/s/postmaster"},
     "store": {"path": "/s/arkrelay.db", "walBytes": 4096, "freeBytes": 8_000_000_000},
 }
 
@@ -53,7 +54,14 @@ def test_status_tells_a_person(program: Program, daemon: Double) -> None:
     daemon.answers = {"GET /v1/status": STATUS}
     ran = program("status")
     assert ran.code == 0
-    for text in ("ready", "1d 2h", "submission 127.0.0.1:2525", "2 pending, 1 softfail, 0 held", "8.0 GB"):
+    for text in (
+        "ready",
+        "1d 2h",
+        "submission 127.0.0.1:2525",
+        "2 pending, 1 softfail, 0 held",
+        "8.0 GB",
+        "7 to read in /s/postmaster",
+    ):
         assert text in ran.out
     assert json.loads(program("status", "--json").out) == STATUS
 
