@@ -30,7 +30,7 @@ from arkrelay.model.suppression import Cause
 from arkrelay.policy import reports as policy
 from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
-from arkrelay.policy.notify import action_for_report
+from arkrelay.policy.notify import Action, action_for_report
 from arkrelay.policy.suppress import COMPLAINT, stream_of
 from arkrelay.relay.mailboxes import Mailbox, Mailboxes, Purpose
 from arkrelay.relay.notices import Notice, Notices
@@ -40,7 +40,7 @@ from arkrelay.relay.unsubscribe import Unsubscriber
 from arkrelay.store import queue as rows
 from arkrelay.store import reports, suppressions
 from arkrelay.store.database import Store
-from arkrelay.store.history import insert_events, list_attempts
+from arkrelay.store.history import insert_events, list_attempts, list_events
 from arkrelay.store.outcomes import apply
 
 log = structlog.get_logger()
@@ -129,7 +129,7 @@ class Inbound:
 
     async def _apply(self, recipient_id: int, report: Report, mailbox: Mailbox, content: bytes) -> bool:
         """Do what the report means for its recipient; return whether a person must read it, for it is not kept."""
-        if report.kind is ReportKind.BOUNCE:
+        if report.findings:  # what becomes of them, and what its sender is told, depends on the recipient's state
             await self._until_settled(recipient_id)
         now = time.time()
         site = await self._site(recipient_id)
@@ -139,6 +139,7 @@ class Inbound:
         notice = await self._notice(recipient_id, report, mailbox, digest, now)
 
         def job(db: sqlite3.Connection) -> Taken | Unneeded:
+            told = _is_told(db, notice) if notice is not None else False
             taken = self._job(db, recipient_id, report, mailbox, digest, content, now)
             if isinstance(taken, Unneeded):
                 return taken
@@ -148,7 +149,7 @@ class Inbound:
                     outcome = replace(outcome, suppress=None)
                 apply(db, [outcome])
                 taken = replace(taken, outcome=outcome)
-            if notice is not None:
+            if notice is not None and not told:
                 insert_notices(db, [notice], self._store.epoch)
             return taken
 
@@ -176,17 +177,19 @@ class Inbound:
     ) -> Notice | None:
         """Return the notice by which a sender who asked hears of the report; it is written only if that counts."""
 
-        def job(db: sqlite3.Connection) -> tuple[Recipient, bool] | None:
+        def job(db: sqlite3.Connection) -> tuple[Recipient, bool, frozenset[str]] | None:
             try:
                 recipient = rows.load_recipient(db, recipient_id)
             except NotFound:
                 return None
-            return None if reports.has(db, recipient_id, digest) else (recipient, rows.in_hand(db, recipient_id))
+            if reports.has(db, recipient_id, digest):
+                return None
+            return recipient, rows.in_hand(db, recipient_id), _actions(db, recipient)
 
         found = await self._store.read(job)
         if found is None:
             return None
-        recipient, in_hand = found
+        recipient, in_hand, told = found
         finding = report.about(recipient.address)
         kind = report.kind_for(finding)
         settings = self._live.snapshot.settings
@@ -196,6 +199,8 @@ class Inbound:
         elif finding is not None and recipient.message.tenant_id in self._live.snapshot.tenants:
             outcome = policy.told(recipient, finding, now)
             action = action_for_report(recipient, kind, finding)
+            if action in told:
+                return None
         else:
             return None
         if action is None:
@@ -313,6 +318,17 @@ class Inbound:
         )
         if taken.outcome is not None:
             log_outcome(taken.outcome)
+
+
+def _actions(db: sqlite3.Connection, recipient: Recipient) -> frozenset[str]:
+    """Return what earlier reports said of a recipient that they left in its state: its sender heard of each."""
+    kinds = [EventKind.REPORTED]
+    found = list_events(db, limit=1000, message_id=recipient.message.id, recipient_id=recipient.id, kinds=kinds)
+    return frozenset(str(one.event.data.get("action")) for one in found)
+
+
+def _is_told(db: sqlite3.Connection, notice: Notice) -> bool:
+    return notice.action is not Action.FAILED and notice.action in _actions(db, notice.outcome.recipient)
 
 
 def _digest(report: Report, content: bytes, date: str) -> bytes:

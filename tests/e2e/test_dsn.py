@@ -405,3 +405,23 @@ async def test_what_a_peer_reports_later_reaches_the_sender_who_asked_for_it(
         assert of_recipient(message)["Action"] == action
         assert of_recipient(message)["Status"] == status
         assert "order-17" in received.content.decode()
+
+
+async def test_a_sender_hears_of_each_action_once_however_many_reports_say_so(tmp_path: Path, dns: DnsServer) -> None:
+    offers = Script(extensions=(*PLAIN_EXTENSIONS, "DSN"))
+    async with Mx(offers) as mx, Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=BOUNCES) as relay:
+        token = await submit(relay, rcpt=["NOTIFY=SUCCESS"])
+        await mx.wait(1)
+        to = mx.messages[0].return_path
+
+        def come_back() -> None:
+            with smtplib.SMTP("127.0.0.1", relay.port("bounces"), timeout=20) as client:
+                for number in range(5):
+                    for action in ("delivered", "expanded"):
+                        report = REPORT.format(to=to, action=action, status="2.0.0", said="250 ok", subject=number)
+                        client.sendmail("", [to], report.replace("\n", "\r\n"))
+
+        await asyncio.to_thread(come_back)
+        assert len((await relay.get(f"/v1/emails/{token}/reports"))["data"]["reports"]) == 10
+        await notice(mx, 2)
+        assert (await relay.get("/v1/emails?tag=dsn"))["total"] == 2
