@@ -20,6 +20,7 @@ from arkrelay.base.metrics import Metrics
 from arkrelay.config.live import Live
 from arkrelay.mail.mime import head_and_body
 from arkrelay.mail.report import parse_report
+from arkrelay.model.address import Address
 from arkrelay.model.attempt import BLAMES_RECIPIENT
 from arkrelay.model.errors import NotFound, Refused
 from arkrelay.model.event import Event, EventKind
@@ -94,20 +95,25 @@ class Inbound:
         self._site_of = site_of
         self._on_due = on_due  # the queue, which has a notice to send
 
+    async def find(self, address: Address) -> Mailbox | None:
+        """Return the mailbox of this address, or None: there is none, or we did not make it."""
+        found = self.mailboxes.find(address, time.time())
+        if found is not None and found.purpose is Purpose.UNSUBSCRIBE:
+            return found if await self._unsubscriber.find(address.local) is not None else None
+        return found
+
     async def take(self, mailboxes: Iterable[Mailbox], content: bytes) -> bool:
         """Do what a message to these mailboxes means; return False when a person must read it.
 
-        On return it is on disk; raises ``StoreError`` when that is not possible, and Refused when the address of an
-        unsubscription was not made by us. What was done before then is not
-        done again when the message comes again.
+        On return it is on disk; raises ``StoreError`` when that is not possible, and Refused while a delivery has the
+        recipient in hand. What was done before then is not done again when the message comes again.
         """
         report: Report | None = None
         for_person = False
         for mailbox in mailboxes:
             recipient_id = mailbox.recipient_id
             if mailbox.purpose is Purpose.UNSUBSCRIBE:
-                if not await self._unsubscriber.by_mail(mailbox.address.partition("@")[0]):
-                    raise Refused(550, "5.1.1", "No such address here")
+                await self._unsubscriber.by_mail(mailbox.address.partition("@")[0])
                 continue
             if mailbox.purpose is not Purpose.POSTMASTER:
                 # in a thread, whatever its size: 0.1 ms for most, 5 ms for a page of prose, 25 for bait

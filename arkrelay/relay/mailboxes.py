@@ -2,8 +2,8 @@
 
 - a return path: ``ReturnPaths`` made it and it is not too old, at whatever domain: its code is the proof, and the
   name that it was made for may have gone since (a domain that was removed, another ``return_path_host``);
-- where a recipient leaves a stream (``mail.unsubscribe``), at ``return_path_host``: at RCPT it has the form of one,
-  and whether we made it is proved by the record of its recipient, after DATA;
+- where a recipient leaves a stream (``mail.unsubscribe``), at ``return_path_host``: what has the form of one, whose
+  proof is the record of its recipient (``Inbound.find``);
 - ``fbl`` and ``abuse``: feedback loops are registered with the first, RFC 2142 §4 wants the second;
 - ``postmaster`` (RFC 5321 §4.5.1).
 

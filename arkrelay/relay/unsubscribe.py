@@ -74,12 +74,11 @@ class Unsubscriber:
             return None
         return Subscription(recipient, tenant.name, stream, ended)
 
-    async def by_mail(self, local_part: str) -> bool:
-        """Do what mail to the address of a token means; return False when it is no token of ours."""
+    async def by_mail(self, local_part: str) -> None:
+        """Do what mail to the address of a token means: nothing, if it is none of ours or its record has gone."""
         found = await self.find(local_part)
         if found is not None:
             await self.end(found, BY_MAIL)
-        return found is not None
 
     async def end(self, subscription: Subscription, by: str) -> bool:
         """Suppress the address in its stream, and return whether that is new; on return it is on disk."""

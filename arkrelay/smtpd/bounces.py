@@ -51,8 +51,8 @@ class BouncesSession(TransactionDoor):
         """Take any: bounces have none (RFC 5321 §4.5.5), and some servers give one all the same."""
         self._mailboxes = ()
 
-    def check_recipient(self, recipient: Address) -> None:
-        found = self.shared.inbound.mailboxes.find(recipient, time.time())
+    async def check_recipient(self, recipient: Address) -> None:
+        found = await self.shared.inbound.find(recipient)
         if found is None:
             log.info("recipient_unknown", client=self.client, recipient=str(recipient))
             raise Refused(550, "5.1.1", "No such address here")

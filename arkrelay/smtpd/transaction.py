@@ -54,7 +54,7 @@ class TransactionDoor(Conversation):
     def check_return_path(self, return_path: Address | None) -> None:
         """Raise ``Refused`` when mail with this return path is not taken."""
 
-    def check_recipient(self, recipient: Address) -> None:
+    async def check_recipient(self, recipient: Address) -> None:
         """Raise ``Refused`` when mail to this address is not taken."""
 
     def requiretls_offered(self) -> bool:
@@ -126,7 +126,7 @@ class TransactionDoor(Conversation):
             return
         if not recipient.domain:  # <postmaster>, RFC 5321 §4.5.1
             recipient = replace(recipient, domain=self.snapshot.settings.hostname)
-        self.check_recipient(recipient)
+        await self.check_recipient(recipient)
         transaction.recipients.append(RecipientRequest(recipient, parameters.notify, parameters.orcpt))
         self.write(RECIPIENT_OK)
 
