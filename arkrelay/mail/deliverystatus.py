@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from arkrelay.mail.dsn import decode_xtext
 from arkrelay.mail.mime import Part, head_and_body, read_fields
 from arkrelay.model.report import ACTIONS, Finding
 
@@ -12,6 +13,9 @@ TEXT = 500  # characters of a diagnostic; as much as a reply of a peer keeps
 
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 _CODE = re.compile(r"(?<![\d.])([245]\d\d)(?:[ -]|$)(?:[ -]*#?(?:\(#)?([245]\.\d{1,3}\.\d{1,3})\)?[ :;]*)?")
+# What xtext must encode, and no address but a very odd one has after its "+"; servers that undo it leave none
+_XTEXT = re.compile(r"\+(?:2B|3D|5C)")
+_ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _BLOCK_START = re.compile(r"^(?:original-recipient|final-recipient|action|status)\s*:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -115,4 +119,15 @@ def _value(field: str) -> str:
 
 
 def _address(field: str) -> str:
-    return _value(field).strip("<>").strip()
+    """Return the address of a field as it is written in mail: xtext (RFC 3461 §4) and RFC 6533 §3 undone."""
+    address = _value(field).strip("<>").strip()
+    if _XTEXT.search(address) is not None:
+        address = decode_xtext(address)
+    if field.partition(";")[0].strip().lower() == "utf-8":
+        address = _ESCAPED.sub(_character, address)
+    return address
+
+
+def _character(match: re.Match[str]) -> str:
+    number = int(match[1], 16)
+    return chr(number) if number < 0x110000 and not 0xD800 <= number < 0xE000 else match[0]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from arkrelay.mail import arf, autoreply, bouncetext
 from arkrelay.mail.deliverystatus import KINDS, TEXT, findings_in_text, findings_of
 from arkrelay.mail.mime import READ_BYTES, Part, walk
+from arkrelay.model.address import kept_address
 from arkrelay.model.report import ACTIONS, Finding, Report, ReportKind
 
 EXPLANATION = 2000  # characters of the text for people that are kept
@@ -104,8 +105,8 @@ def _clean(finding: Finding) -> Finding:
     """Return the finding with every text of its sender on one line, as replies of peers are (``wire.replies``)."""
     return replace(
         finding,
-        address=_line(finding.address),
-        original=_line(finding.original),
+        address=kept_address(_line(finding.address)),
+        original=kept_address(_line(finding.original)),
         text=_line(finding.text, TEXT),
         host=_line(finding.host),
     )

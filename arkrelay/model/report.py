@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from arkrelay.model.address import address_key
+
 
 class ReportKind(StrEnum):
     """What a report is about."""
@@ -65,8 +67,8 @@ class Report:
 
         A message may have been forwarded to an address that we never heard of, so a failure of any is a failure.
         """
-        key = address.lower()
-        own = [one for one in self.findings if key in {one.address.lower(), one.original.lower()}]
+        key = address_key(address)
+        own = [one for one in self.findings if key in {address_key(one.address), address_key(one.original)}]
         some = own or list(self.findings)
         return min(some, key=lambda one: list(ACTIONS).index(one.action), default=None)
 

@@ -162,6 +162,38 @@ def test_what_is_said_of_our_recipient_goes_before_what_is_said_of_others() -> N
     assert other.action == "delivered"
 
 
+@pytest.mark.parametrize(
+    ("field", "address"),
+    [
+        ("Final-Recipient: utf-8; b\\x{FC}b@dest.test", "b\u00fcb@dest.test"),
+        ("Final-Recipient: UTF-8; B\u00dcB@dest.test", "b\u00fcb@dest.test"),
+        ("Final-Recipient: utf-8; bob@b\u00fccher.test", "bob@xn--bcher-kva.test"),
+        ("Original-Recipient: rfc822; bob+2Bnews@dest.test", "bob+news@dest.test"),
+        ("Original-Recipient: rfc822; bob+20@dest.test", "bob+20@dest.test"),
+        ("Original-Recipient: utf-8; b+5Cx{FC}b@dest.test", "b\u00fcb@dest.test"),
+        ("Final-Recipient: rfc822; <Bob@dest.test>", "bob@dest.test"),
+    ],
+)
+def test_our_recipient_is_known_however_it_is_written(field: str, address: str) -> None:
+    content = (
+        "Content-Type: multipart/report; boundary=b\r\n\r\n"
+        "--b\r\nContent-Type: message/global-delivery-status\r\n\r\n"
+        f"Reporting-MTA: dns; mx.dest.test\r\n\r\n{field}\r\nAction: delivered\r\nStatus: 2.0.0\r\n\r\n"
+        "Final-Recipient: rfc822; ann@dest.test\r\nAction: failed\r\nStatus: 5.1.1\r\n--b--\r\n"
+    )
+    report = parse_report(content.encode())
+    assert report.kind_for(report.about(address)) is RECEIPT
+    assert report.kind_for(report.about("ann@dest.test")) is BOUNCE
+
+
+@pytest.mark.parametrize("odd", ["\\x{D800}", "\\x{110000}", "\\x{}", "\\x{1}", "+5Cx{D800}"])
+def test_an_escape_of_no_character_does_no_harm(odd: str) -> None:
+    content = load("smtputf8-global").replace("j\u00f6rg@".encode(), f"j{odd}@".encode())
+    finding = parse_report(content).about(TO)
+    assert finding is not None
+    assert finding.address.isprintable()
+
+
 def test_a_reply_of_many_lines_is_one_text() -> None:
     finding = parse_report(load("gmail-not-found")).about(TO)
     assert finding is not None
