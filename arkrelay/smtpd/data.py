@@ -25,12 +25,12 @@ class TooMuch(Exception):
 async def read_data(source: Input, limit: int, progress: Callable[[int], None]) -> bytes | None:
     """Return the content up to the final dot, still dot-stuffed, or None when it is larger than ``limit``.
 
-    Holds about ``limit`` bytes, however long the lines; 0 is no limit. ``progress`` is told the number of bytes
-    so far after each read. What follows the dot stays in ``source``. Raises ``TooMuch``, and ``EOFError`` when
-    the client leaves before the dot: of such a message nothing is kept.
+    Holds about ``limit`` bytes, however long the lines. ``progress`` is told the number of bytes so far after each
+    read. What follows the dot stays in ``source``. Raises ``TooMuch``, and ``EOFError`` when the client leaves before
+    the dot: of such a message nothing is kept.
     """
     # A client doubles the dot of a line; in the worst case, lines of one dot, that is a third more.
-    hold = limit + limit // 3 + SLACK_BYTES if limit else 0
+    hold = limit + limit // 3 + SLACK_BYTES
     data = bytearray(b"\r\n")  # the line end of the DATA command: the first line may be the final dot
     received = 0
     too_large = False
@@ -45,7 +45,7 @@ async def read_data(source: Input, limit: int, progress: Callable[[int], None]) 
                 if len(data) > end + len(END):
                     source.give_back(bytes(memoryview(data)[end + len(END) :]))
                 return None if too_large else bytes(memoryview(data)[: end + 2])
-            if too_large or (hold and len(data) > hold):
+            if too_large or len(data) > hold:
                 too_large = True
                 del data[: -len(END) + 1]
                 if received > hold + DRAIN_BYTES:

@@ -44,7 +44,7 @@ class TransactionDoor(Conversation):
         raise NotImplementedError
 
     def max_message_bytes(self) -> int:
-        """Return the largest message that this door takes; 0 is no limit."""
+        """Return the largest message that this door takes."""
         return self.snapshot.settings.smtp.max_message_bytes
 
     def parse_return_path(self, text: str, *, utf8: bool) -> tuple[Address | None, str]:
@@ -102,7 +102,7 @@ class TransactionDoor(Conversation):
             return
         return_path, parameters = self._parse_mail(argument[5:])
         limit = self.max_message_bytes()
-        if limit and parameters.size_bytes > limit:
+        if parameters.size_bytes > limit:
             self.refuse(552, "5.3.4", f"The message is larger than {limit} bytes")
             return
         if (not_ready := self.shared.submitter.not_ready()) is not None:
@@ -194,7 +194,7 @@ class TransactionDoor(Conversation):
         if stuffed is not None:
             content = await self._canonical(stuffed, reject_bare_newline=smtp.bare_newline == "reject")
             del stuffed
-        if content is None or (limit and len(content) > limit):
+        if content is None or len(content) > limit:
             self.refuse(552, "5.3.4", f"The message is larger than {limit} bytes")
             return
         # From here on the message may become ours at any moment. Neither a client that goes away nor a timer may

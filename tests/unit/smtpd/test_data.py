@@ -17,7 +17,7 @@ def ignore(_: int) -> None:
     """Progress that nobody watches."""
 
 
-async def read_in_steps(data: bytes, step: int, limit: int = 0) -> tuple[bytes | None, bytes]:
+async def read_in_steps(data: bytes, step: int, limit: int = 1_000_000) -> tuple[bytes | None, bytes]:
     """Feed ``data`` in pieces; return what was read and what was left."""
     source = Input()
     reading = asyncio.ensure_future(read_data(source, limit, ignore))
@@ -123,7 +123,7 @@ async def test_a_client_that_leaves_before_the_dot_leaves_nothing() -> None:
 async def test_progress_is_told_after_each_block() -> None:
     told: list[int] = []
     source = Input()
-    reading = asyncio.ensure_future(read_data(source, 0, told.append))
+    reading = asyncio.ensure_future(read_data(source, 1_000_000, told.append))
     for _ in range(3):
         source.feed(b"x" * 10)
         await asyncio.sleep(0)
