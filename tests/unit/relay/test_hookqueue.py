@@ -39,13 +39,14 @@ HOOK = '\n[[webhooks]]\nname = "w"\nid = "1"\nurl = "{url}"\n'
 class Site:
     """A queue of webhooks and the receiver to which they lead; ``now`` is the time that the queue sees."""
 
-    def __init__(self, rig: Rig, receiver: Receiver, hooks: Hooks) -> None:
-        self.rig, self.receiver, self.hooks = rig, receiver, hooks
+    def __init__(self, rig: Rig, receiver: Receiver, poster: Poster) -> None:
+        self.rig, self.receiver = rig, receiver
         self.now = NOW
-        self.queue = self.new_queue()
+        hooks = Hooks(rig.store, rig.live, poster, HookKeys(rig.folder.state), Metrics(), clock=self.clock)
+        self.queue = HookQueue(rig.store, rig.live, hooks, clock=self.clock)
 
-    def new_queue(self) -> HookQueue:
-        return HookQueue(self.rig.store, self.rig.live, self.hooks, clock=lambda: self.now)
+    def clock(self) -> float:
+        return self.now
 
     async def happen(self, *names: str) -> None:
         """Let each recipient's mail be sent."""
@@ -88,7 +89,7 @@ async def site(rig: Rig) -> AsyncIterator[Site]:
         rig.live.reload()
         resolver = Resolver(["127.0.0.1:9"], 0.1)
         poster = Poster(resolver, frozenset())
-        made = Site(rig, receiver, Hooks(rig.store, rig.live, poster, HookKeys(rig.folder.state), Metrics()))
+        made = Site(rig, receiver, poster)
         await made.queue.start()
         running = [asyncio.create_task(made.queue.run()), asyncio.create_task(made.queue.targets.run())]
         yield made
