@@ -2,6 +2,9 @@
 
 The numbers live in the database, written in the transaction that accepts the mail; here is a copy in memory
 that is read and raised in one step of the event loop, so two senders can never both take the last place.
+
+Time goes forwards here. A message that took long to come in bears a time of the hour before: it counts in this one,
+and clears nothing.
 """
 
 import time
@@ -50,8 +53,15 @@ class Meter:
         return count.in_hour, count.in_month
 
     def add(self, tenant_id: str, recipients: int, now: float) -> None:
-        """Count recipients; negative when their message did not come about after all."""
+        """Count recipients; negative when their message did not come about after all.
+
+        What was counted in an hour that is over is given back to its month alone.
+        """
         count = self._count(tenant_id, now)
+        if recipients < 0 and _hour(now) < count.hour:
+            if _month(now) == count.month:
+                count.in_month = max(0, count.in_month + recipients)
+            return
         count.in_hour = max(0, count.in_hour + recipients)
         count.in_month = max(0, count.in_month + recipients)
 
@@ -65,16 +75,21 @@ class Meter:
 
     def untold(self, tenant_id: str, kind: EventKind, now: float) -> None:
         """Take back that something was told: the message that told it did not come about."""
-        self._count(tenant_id, now).told.discard(kind)
+        count = self._count(tenant_id, now)
+        if _hour(now) == count.hour:
+            count.told.discard(kind)
 
     def _count(self, tenant_id: str, now: float) -> _Count:
         count = self._counts.get(tenant_id)
         if count is None:
             count = self._counts[tenant_id] = _Count(_hour(now), 0, _month(now), 0)
-        if count.hour != _hour(now):
-            count.hour, count.in_hour, count.told = _hour(now), 0, set()
-            if count.month != _month(now):  # a month begins with an hour
-                count.month, count.in_month = _month(now), 0
+        hour, month = _hour(now), _month(now)
+        if hour > count.hour:
+            count.hour, count.in_hour, count.told = hour, 0, set()
+            if month != count.month:  # a month begins with an hour
+                count.month, count.in_month = month, 0
+        elif hour < count.hour - 1:  # the clock was set back: what was counted stays, until an hour of it is over
+            count.hour, count.month = hour, month
         return count
 
 

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from unit.relay.rig import Rig
 
 from arkrelay.model.event import Event, EventKind
@@ -34,11 +35,33 @@ def test_tenants_are_counted_apart_and_a_message_that_did_not_come_about_is_take
     assert meter.used("acme", TOP) == (0, 0)
 
 
+@pytest.mark.parametrize("back_s", [1, HOUR_S, 30 * HOUR_S], ids=["late", "an-hour", "a-day"])
+def test_a_time_before_this_hour_clears_nothing(rig: Rig, back_s: int) -> None:
+    meter = Meter(rig.store)
+    meter.add("acme", 3, TOP)
+    assert meter.tells("acme", EventKind.LIMIT_EXCEEDED, TOP)
+    meter.add("acme", 2, TOP - back_s)
+    assert meter.used("acme", TOP - back_s)[0] == 5
+    assert not meter.tells("acme", EventKind.LIMIT_EXCEEDED, TOP - back_s)
+
+
+def test_what_an_hour_that_is_over_gives_back_is_not_taken_from_the_next(rig: Rig) -> None:
+    meter = Meter(rig.store)
+    meter.add("acme", 4, TOP - 1)
+    meter.add("acme", 3, TOP)
+    assert meter.tells("acme", EventKind.LIMIT_APPROACHING, TOP)
+    meter.add("acme", -4, TOP - 1)
+    meter.untold("acme", EventKind.LIMIT_APPROACHING, TOP - 1)
+    assert meter.used("acme", TOP) == (3, 3)
+    assert not meter.tells("acme", EventKind.LIMIT_APPROACHING, TOP)
+
+
 def test_each_thing_is_told_of_a_limit_once_an_hour(rig: Rig) -> None:
     meter = Meter(rig.store)
     for kind in (EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED):
         assert [meter.tells("acme", kind, TOP), meter.tells("acme", kind, TOP + 1)] == [True, False]
         assert meter.tells("other", kind, TOP)
+    for kind in (EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED):
         assert meter.tells("acme", kind, TOP + HOUR_S)
         meter.untold("acme", kind, TOP + HOUR_S)
         assert meter.tells("acme", kind, TOP + HOUR_S + 1)
