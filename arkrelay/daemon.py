@@ -193,11 +193,14 @@ class Daemon:
         self.hook_queue = HookQueue(self.store, live, self.hooks)
         self.capture = Capture(settings.state_dir)
         self.meter = Meter(self.store)
-        self.upkeep = Upkeep(self.store, live, self.queue, self.settler)
+        operator = Operator(self.store, self.queue, live, self.meter)
+        self.upkeep = Upkeep(self.store, live, self.queue, self.settler, operator)
         self.leaks = LeakGuard(self.store, live)
         self.settler.on_settled = self.leaks.settled
-        link_tokens = LinkTokens(live.snapshot.link_secret())
-        unsubscribe_tokens = UnsubscribeTokens(live.snapshot.unsubscribe_secret())
+        link_tokens, unsubscribe_tokens = (
+            LinkTokens(live.snapshot.link_secret()),
+            UnsubscribeTokens(live.snapshot.unsubscribe_secret()),
+        )
         drafts = Drafts(
             self.store,
             self.signing,
@@ -250,7 +253,7 @@ class Daemon:
             ways=self.ways,
             submitter=self.submitter,
             meter=self.meter,
-            operator=Operator(self.store, self.queue),
+            operator=operator,
             domains=self.domains,
             doctor=self.doctor,
             hooks=self.hooks,

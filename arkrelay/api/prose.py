@@ -81,6 +81,7 @@ QUERY: Final = {
     "doctor.retrieve.domain": "About this sender domain only.",
     "fresh": "Look now.",
     "address": "To this address only.",
+    "holdReason": "Held for this reason only.",
     "lane": "Queued for this lane, or this site, only.",
     "q": "The id of an email, an address or a domain.",
     "reply": "A server's reply, in any shape that people have it in: lines, a status code, words, a line of a log.",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from arkrelay.api.ask import Ask
 from arkrelay.api.auth import require_releaser
-from arkrelay.api.model import Answer, Body, Line, Meta, Nothing, Page, Paged, Query, Text, field
+from arkrelay.api.model import UNSET, Answer, Body, Line, Meta, Nothing, Page, Paged, Query, Text, UnsetType, field
 from arkrelay.api.query import Statuses, address, domain, statuses
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import EmailSummary, Iso, iso, summary
@@ -27,6 +27,7 @@ class QueueQuery(Paged):
     domain: str | None = None
     address: str | None = None
     lane: str | None = None
+    hold_reason: HoldReason | None = None
 
 
 class Waiting(EmailSummary):
@@ -51,12 +52,19 @@ class Recipients(Body):
     domain: Line | None = None
     address: Line | None = None
     lane: Line | None = None
+    hold_reason: HoldReason | None = None
 
 
 class Done(Answer):
-    """How many recipients it was done to; those in a delivery's hands were left alone."""
+    """How many recipients it was done to; those in a delivery's hands were left alone.
+
+    Where some stay as they are though they were meant, ``left`` is how many, and ``reasons`` says why: the
+    suppression list has them, or a limit of their tenant has no place and its own key asks.
+    """
 
     count: int
+    left: int | UnsetType = UNSET
+    reasons: list[str] | UnsetType = UNSET
 
 
 class WhyQuery(Query):
@@ -88,6 +96,7 @@ async def list_all(ask: Ask[QueueQuery, Nothing]) -> Page[Waiting]:
         domain=domain(query.domain),
         address=address(query.address),
         destinations=_destinations(ask, query.lane),
+        hold_reason=query.hold_reason,
     )
     found = await ask.parts.store.read(lambda db: list_recipients(db, filters, query.page, query.per_page))
     return Page([_waiting(one) for one in found.recipients], query.page, query.per_page, found.total)
@@ -112,7 +121,7 @@ async def hold(ask: Ask[Nothing, Recipients]) -> Done:
 
 
 async def release(ask: Ask[Nothing, Recipients]) -> Done:
-    """Put held recipients back into the queue."""
+    """Put held recipients back into the queue; without ``ids`` not those that the suppression list has now."""
     require_releaser(ask.caller)
     return await _operate(ask, Verb.RELEASE)
 
@@ -155,8 +164,12 @@ async def _operate(
         domain=domain(body.domain),
         address=address(body.address),
         destinations=_destinations(ask, body.lane),
+        hold_reason=body.hold_reason,
     )
-    return Done(count=await ask.parts.operator.many(verb, selection))
+    done = await ask.parts.operator.many(verb, selection, tenant_id=ask.caller.tenant_id)
+    if not done.stay:
+        return Done(count=done.count)
+    return Done(count=done.count, left=sum(done.stay.values()), reasons=list(done.stay))
 
 
 def _destinations(

@@ -249,7 +249,8 @@ class Relay:
 
     async def _operate(self, verb: str, ids: list[str]) -> CallToolResult:
         data = await self._data("POST", f"/v1/queue/{verb}", {"ids": ids})
-        return _thing(data, f"{verb}: {data.get('count')} of {len(ids)}")
+        said = "; ".join([f"{verb}: {data.get('count')} of {len(ids)}", *data.get("reasons", ())])
+        return _thing(data, said)
 
 
 LOOKING = (

@@ -7,10 +7,11 @@ import click
 from arkrelay.cli import output
 from arkrelay.cli.client import Daemon
 from arkrelay.cli.state import AnyFunction, State, config_option, json_option, pass_state, usage
-from arkrelay.model.message import Status
+from arkrelay.model.message import HoldReason, Status
 
 DONE = {"retry": "queued again", "hold": "held", "release": "released", "delete": "deleted"}
 STATUSES = [status.value for status in Status]
+HOLDS = [reason.value for reason in HoldReason]
 
 
 @click.group("queue")
@@ -25,6 +26,7 @@ def _filters(command: AnyFunction) -> AnyFunction:
         click.option("--domain", metavar="NAME", help="Recipients at this domain."),
         click.option("-t", "--tenant", metavar="ID", help="Recipients of this tenant's mail."),
         click.option("--lane", metavar="NAME", help="Queued for this lane or site, as `arkrelay lanes` calls it."),
+        click.option("--hold-reason", type=click.Choice(HOLDS), help="Held for this reason."),
     ):
         command = option(command)
     return command
@@ -44,13 +46,13 @@ def list_queue(
     domain: str | None,
     status: str | None,
     lane: str | None,
+    hold_reason: str | None,
     page: int,
     per_page: int,
 ) -> None:
     """List recipients that wait or are held, the newest first."""
-    answer = Daemon(state.config).body(
-        "GET", "/v1/queue", tenantId=tenant, domain=domain, status=status, lane=lane, page=page, perPage=per_page
-    )
+    filters = _given(tenant, domain, status, lane, hold_reason)
+    answer = Daemon(state.config).body("GET", "/v1/queue", **filters, page=page, perPage=per_page)
     if as_json:
         output.print_json({name: answer.get(name) for name in ("data", "page", "perPage", "total", "totalPages")})
         return
@@ -68,7 +70,7 @@ def list_queue(
             )
             for row in answer.get("data", [])
         ],
-        empty="the queue is empty" if not (tenant or domain or status or lane) else "nothing in the queue matches",
+        empty="nothing in the queue matches" if filters else "the queue is empty",
     )
     output.print_page(answer, "recipients")
 
@@ -120,11 +122,12 @@ def _change(name: str, text: str) -> click.Command:
         domain: str | None,
         status: str | None,
         lane: str | None,
+        hold_reason: str | None,
         every: bool,
         yes: bool,
         ids: tuple[str, ...],
     ) -> None:
-        body = selection(ids, tenant, domain, status, lane, every=every)
+        body = selection(ids, tenant, domain, status, lane, hold_reason, every=every)
         if name == "delete" and not yes:
             what = f"{len(ids)} recipients" if ids else "every recipient that matches"
             click.confirm(f"Delete {what} for good?", abort=True, err=True)
@@ -136,7 +139,7 @@ def _change(name: str, text: str) -> click.Command:
 for _name, _text in (
     ("retry", "Try again now, whatever they wait for; also what is held or has failed."),
     ("hold", "Keep them from being sent until they are released."),
-    ("release", "Put held recipients back into the queue."),
+    ("release", "Put held recipients back into the queue; by a filter, not those on the suppression list."),
     ("delete", "Give them up: they are not sent and nobody is told."),
 ):
     queue_command.add_command(_change(_name, _text))
@@ -148,11 +151,16 @@ for _name, _text in (
 @_filters
 @pass_state
 def flush_queue(
-    state: State, as_json: bool, tenant: str | None, domain: str | None, status: str | None, lane: str | None
+    state: State,
+    as_json: bool,
+    tenant: str | None,
+    domain: str | None,
+    status: str | None,
+    lane: str | None,
+    hold_reason: str | None,
 ) -> None:
     """Try everything that waits for a later time now."""
-    body = {"tenantId": tenant, "domain": domain, "status": status, "lane": lane, "all": True}
-    given = {name: value for name, value in body.items() if value}
+    given = {**_given(tenant, domain, status, lane, hold_reason), "all": True}
     _report(Daemon(state.config).data("POST", "/v1/queue/flush", given), "due now", as_json=as_json)
 
 
@@ -162,19 +170,27 @@ def selection(
     domain: str | None,
     status: str | None,
     lane: str | None = None,
+    hold_reason: str | None = None,
     *,
     every: bool,
 ) -> dict[str, Any]:
     """Return the body that names these recipients; never all of them by a slip of the hand."""
-    filters = {"tenantId": tenant, "domain": domain, "status": status, "lane": lane}
-    given = {name: value for name, value in filters.items() if value}
+    given = _given(tenant, domain, status, lane, hold_reason)
     if ids and (given or every):
         usage("Name ids, or use filters, not both.")
     if ids:
         return {"ids": list(ids)}
     if not given and not every:
-        usage("Name the ids (see: arkrelay queue list), a filter (--tenant, --domain, --status, --lane), or --all.")
+        usage("Name the ids (see: arkrelay queue list), a filter such as --tenant or --hold-reason, or --all.")
     return {**given, "all": True}
+
+
+def _given(
+    tenant: str | None, domain: str | None, status: str | None, lane: str | None, hold_reason: str | None
+) -> dict[str, Any]:
+    """Return the filters that were given, as REST names them."""
+    filters = {"tenantId": tenant, "domain": domain, "status": status, "lane": lane, "holdReason": hold_reason}
+    return {name: value for name, value in filters.items() if value}
 
 
 def _report(data: dict[str, Any], done: str, *, as_json: bool) -> None:
@@ -183,3 +199,7 @@ def _report(data: dict[str, Any], done: str, *, as_json: bool) -> None:
         output.print_json(data)
     else:
         output.say(f"{count} {'recipient' if count == 1 else 'recipients'} {done}")
+        if left := data.get("left"):
+            output.say(f"{left} {'stays as it is' if left == 1 else 'stay as they are'}:")
+        for reason in data.get("reasons") or ():
+            output.say(f"  {reason}")

@@ -30,6 +30,7 @@ class Status(StrEnum):
 
 PRIORITIES = ("transactional", "bulk")
 QUEUED = frozenset({Status.PENDING, Status.SOFTFAIL})
+SIMULATOR = "simulator:"  # the destination of mail to recipients that are played; no domain is written like this
 
 
 class HoldReason(StrEnum):
@@ -139,6 +140,11 @@ class Recipient:
     orcpt: str | None = None
     uncertain: int = 0  # how often the final dot was sent and no reply seen
     delay_at: float | None = None  # when a delay notice is due; None: nobody asked, or it was sent
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts as somebody to whom its tenant wrote: one that is played does not."""
+        return self.destination != SIMULATOR and self.message.counts
 
 
 @record(frozen=True, slots=True)

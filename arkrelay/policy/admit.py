@@ -98,15 +98,16 @@ def admit(
     used: tuple[int, int],
     received_count: int = 0,
     *,
-    counts: bool = True,
+    counting: int,
     sandbox: Sandbox | None = None,
 ) -> Hold | Refused | None:
     """Return None to send the message, a ``Hold`` to keep it unsent, or a ``Refused`` to raise.
 
-    ``credential`` is None on a listener that is bound to a tenant. ``recipients`` is how many this message has,
-    ``used`` how many the tenant was granted before it, in this hour and in this month; a test key's mail does not
-    count (``counts``) and meets no limit. The order is that of Ark contract §9.4: the sender's domain, recipients,
-    then what only delays. The hard cap comes before all that holds, because held mail passes it when it is released.
+    ``credential`` is None on a listener that is bound to a tenant. ``recipients`` is how many this message has, of
+    which ``counting`` take a place; ``used`` is how many the tenant was granted before it, in this hour and in this
+    month. A test key's mail and recipients that are played take none, and meet no limit. The order is that of Ark
+    contract §9.4: the sender's domain, recipients, then what only delays. The hard cap comes before all that holds:
+    held mail could not be released before the month is over, and is asked again then (``relay.release``).
     """
     refused = check_sender(tenant, credential, return_path, states, sandbox)
     if refused is None and author != return_path:
@@ -118,13 +119,13 @@ def admit(
     if received_count > MAX_RECEIVED:
         return Refused(554, "5.4.6", f"Loop detected: the message has {received_count} Received fields")
     in_hour, in_month = used
-    cap, hourly = (tenant.limits.hard_cap_monthly, tenant.limits.hourly) if counts else (0, 0)
-    if level(in_month, cap, recipients) is Level.EXCEEDED:
+    cap, hourly = (tenant.limits.hard_cap_monthly, tenant.limits.hourly) if counting else (0, 0)
+    if level(in_month, cap, counting) is Level.EXCEEDED:
         # Ark contract §14.1: 452 and its words. 4.5.3 is about the number of recipients, 4.2.2 would be a mailbox's.
         return Refused(452, "4.5.3", f"Send limit exceeded: {cap} recipients a month, {in_month} used")
     if credential is not None and credential.held:
         return Hold(HoldReason.CREDENTIAL, f"The credential {credential.name} is on hold{_because(credential)}")
-    if level(in_hour, hourly, recipients) is Level.EXCEEDED:
+    if level(in_hour, hourly, counting) is Level.EXCEEDED:
         return Hold(
             HoldReason.SEND_LIMIT,
             f"The send limit of {hourly} recipients an hour is reached ({in_hour} used); "

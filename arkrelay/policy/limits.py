@@ -106,6 +106,17 @@ def level(used: int, limit: int, adding: int = 0) -> Level:
     return Level.APPROACHING if used + adding > limit * WARN_SHARE else Level.WITHIN
 
 
+def no_place(used: tuple[int, int], limits: tuple[int, int]) -> str:
+    """Return why more does not fit, of what was used in this hour and month and may be (0: no limit)."""
+    (in_hour, in_month), (hourly, cap) = used, limits
+    if cap and (not hourly or cap - in_month <= hourly - in_hour):
+        return f"The send limit of {cap} recipients a month is reached ({in_month} used)"
+    return (
+        f"The send limit of {hourly} recipients an hour is reached ({in_hour} used):"
+        " it starts anew at the top of the hour"
+    )
+
+
 def warns(used: int, limit: int, adding: int) -> bool:
     """Return whether it is these ``adding`` recipients that pass 90 %, so that one event tells it once."""
     threshold = limit * WARN_SHARE

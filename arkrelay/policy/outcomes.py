@@ -59,7 +59,7 @@ def decide(
             recipient.reason,
             recipient.attempts,
             due_at=now + STOPPED_PAUSE_S,
-            hold_reason=_passed_over(recipient),
+            hold_reason=passed_over(recipient),
             uncertain=recipient.uncertain,
         )
     attempts = recipient.attempts + 1
@@ -95,7 +95,7 @@ def decide(
         due_at=due_at,
         attempt=attempt,
         details=details,
-        hold_reason=None if due_at is None else _passed_over(recipient),
+        hold_reason=None if due_at is None else passed_over(recipient),
         bounce_class=classified.bounce_class,
         events=(_event(recipient, attempt, status, details, now, classified, due_at),),
         suppress=on_failure(classified, status, settings.suppression),
@@ -105,8 +105,8 @@ def decide(
     )
 
 
-def release_at(recipient: Recipient, now: float, reason: str) -> Outcome:
-    """Return the outcome that puts a recipient back into the queue, due at once."""
+def release_at(recipient: Recipient, now: float, reason: str, past: HoldReason | None) -> Outcome:
+    """Return the outcome that puts a recipient back into the queue, due at once; ``past``: it passes over this."""
     event = Event(
         EventKind.RELEASED, now, recipient.message.tenant_id, recipient.message.id, recipient.id, {"details": reason}
     )
@@ -117,13 +117,13 @@ def release_at(recipient: Recipient, now: float, reason: str) -> Outcome:
         reason,
         recipient.attempts,
         due_at=now,
-        hold_reason=_passed_over(recipient),
+        hold_reason=past,
         events=(event,),
         uncertain=recipient.uncertain,
     )
 
 
-def _passed_over(recipient: Recipient) -> HoldReason | None:
+def passed_over(recipient: Recipient) -> HoldReason | None:
     """Return the hold that a person has passed over: the same does not hold this one again."""
     return recipient.hold_reason if recipient.hold_reason in _RELEASABLE else None
 
@@ -208,7 +208,7 @@ def uncertain_after_crash(recipient: Recipient, policy: str, now: float, *, rebo
         reason,
         recipient.attempts,
         due_at=now,
-        hold_reason=_passed_over(recipient),
+        hold_reason=passed_over(recipient),
         events=(event,),
         uncertain=count,
     )
@@ -266,7 +266,7 @@ def _uncertain(
         due_at=due_at,
         attempt=attempt,
         details=reason,
-        hold_reason=_passed_over(recipient),
+        hold_reason=passed_over(recipient),
         bounce_class=classified.bounce_class,
         events=(event, _event(recipient, attempt, Status.SOFTFAIL, reason, now, classified, due_at)),
         uncertain=count,

@@ -9,6 +9,7 @@ from random import Random
 
 from arkrelay.model.delivery import Route, TlsRule
 from arkrelay.model.dns import MxAnswer, MxHost
+from arkrelay.model.message import SIMULATOR
 from arkrelay.model.reply import Failure, FailureKind, Stage
 
 MAX_HOSTS = 10  # looked up in one attempt; a domain with 60 MX does not cost 60 look-ups
@@ -22,7 +23,6 @@ POOL = "pool:"  # and so does what leaves from the addresses of a pool: "pool:NA
 POOL_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 TO_ROUTE = "route:"
 TEST_DESTINATION = "test:"  # where a test key's mail goes: nowhere; no domain is written like this
-SIMULATOR = "simulator:"  # and mail to recipients that are played
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network

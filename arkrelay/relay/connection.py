@@ -20,10 +20,10 @@ import structlog
 from arkrelay.config.live import Live
 from arkrelay.model.attempt import Attempt
 from arkrelay.model.errors import ArkrelayError, StoreError
-from arkrelay.model.message import Recipient
+from arkrelay.model.message import SIMULATOR, Recipient
 from arkrelay.model.reply import Failure, FailureKind, Reply, Stage
 from arkrelay.policy.providers import site_of_lane
-from arkrelay.policy.route import SIMULATOR, TEST_DESTINATION, split
+from arkrelay.policy.route import TEST_DESTINATION, split
 from arkrelay.policy.schedule import Lane
 from arkrelay.policy.ways import PATIENCE_S, Wait, Way
 from arkrelay.relay.capture import Capture

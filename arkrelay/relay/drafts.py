@@ -21,13 +21,13 @@ from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.message import HoldReason, Message, Recipient, RecipientRequest, Status, Submission
+from arkrelay.model.message import SIMULATOR, HoldReason, Message, Recipient, RecipientRequest, Status, Submission
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
 from arkrelay.policy.engage import stream_of
 from arkrelay.policy.limits import warns
 from arkrelay.policy.notify import delay_at
-from arkrelay.policy.route import SIMULATOR, TEST_DESTINATION, destination_of
+from arkrelay.policy.route import TEST_DESTINATION, destination_of
 from arkrelay.policy.sandbox import is_sandboxed
 from arkrelay.relay.copies import Copies, NotPersonal
 from arkrelay.relay.domains import DomainChecker
@@ -95,6 +95,8 @@ class Drafts:
         """
         tenant, credential = who(snapshot, submission.tenant_id, submission.credential)
         intake = await self._take_in(submission, tenant, snapshot)
+        simulator = snapshot.settings.sandbox.simulator
+        counting = 0 if submission.test else sum(one.address.domain != simulator for one in submission.recipients)
         used = self._meter.used(tenant.id, submission.received_at)
         verdict = policy.admit(
             tenant,
@@ -105,7 +107,7 @@ class Drafts:
             self._domains.states,
             used,
             intake.received_count,
-            counts=not submission.test,
+            counting=counting,
             sandbox=snapshot.settings.sandbox,
         )
         if isinstance(verdict, Refused):
@@ -118,7 +120,7 @@ class Drafts:
         if sandboxed:
             await self._sandbox.admit(submission, sandbox)
         bulk = policy.is_bulk(submission.priority or intake.priority, credential)
-        counted = 0 if held or submission.test else len(submission.recipients)
+        counted = 0 if held else counting
         self._meter.add(tenant.id, counted, submission.received_at)
         stream = stream_of(
             tenant,
@@ -127,7 +129,7 @@ class Drafts:
         )
         facts = _Facts(submission, intake, snapshot, tenant, held, bulk, sandboxed, stream)
         try:
-            events = self._limit_events(tenant, submission, used, held)
+            events = self._limit_events(tenant, submission.received_at, used, counting, held)
             plan = self._personal.plan(submission, intake, tenant, snapshot, stream=stream)
             numbered = self._numbered(submission)
             if intake.unsubscribe_ignored:
@@ -137,9 +139,9 @@ class Drafts:
                 copies = await self._personal.copies(plan, intake.content, [one[:2] for one in numbered])
                 if copies is not None:
                     with suppress(NotPersonal):
-                        return await self._copies(facts, copies, numbered, events, counted)
+                        return await self._copies(facts, copies, numbered, events)
             content = await self._signed(facts, numbered, intake.content)
-            return (self._draft(facts, numbered, content, events, counted),)
+            return (self._draft(facts, numbered, content, events),)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
@@ -187,6 +189,12 @@ class Drafts:
             for event in draft.events:
                 self._meter.untold(draft.message.tenant_id, event.kind, event.at)
 
+    def kept(self, draft: Draft, recipients: Sequence[Recipient]) -> None:
+        """Give back what of a message was held by the write that kept it: ``recipients`` are as they are there."""
+        held = sum(one.counts for one in recipients if one.status is Status.HELD)
+        if held and not draft.held:
+            self._meter.add(draft.message.tenant_id, -held, draft.message.accepted_at)
+
     def _numbered(self, submission: Submission) -> list[Numbered]:
         """Return the recipients with numbers that follow one another (their links go by that), and public ids."""
         at = submission.received_at
@@ -195,7 +203,7 @@ class Drafts:
         ]
 
     async def _copies(
-        self, facts: "_Facts", copies: Copies, numbered: Sequence[Numbered], events: tuple[Event, ...], counted: int
+        self, facts: "_Facts", copies: Copies, numbered: Sequence[Numbered], events: tuple[Event, ...]
     ) -> tuple[Draft, ...]:
         """Return one message for each recipient; what is said once of all of them is said with the first."""
         drafts: list[Draft] = []
@@ -206,10 +214,7 @@ class Drafts:
                 signed = await asyncio.gather(
                     *(self._signed(facts, [one], of) for one, of in zip(some, written, strict=True))
                 )
-                drafts += [
-                    self._draft(facts, [one], content, (), counted // len(numbered))
-                    for one, content in zip(some, signed, strict=True)
-                ]
+                drafts += [self._draft(facts, [one], content, ()) for one, content in zip(some, signed, strict=True)]
                 if len(some) < len(numbered):  # not all are in memory at a time
                     drafts[start:] = await self._saved(drafts[start:])
         except BaseException:
@@ -280,7 +285,6 @@ class Drafts:
         numbered: Sequence[Numbered],
         content: bytes,
         events: tuple[Event, ...],
-        counted: int,
     ) -> Draft:
         submission, intake, snapshot, tenant, held, bulk, sandboxed, stream = facts
         at = submission.received_at
@@ -319,10 +323,10 @@ class Drafts:
                 token,
                 str(request.address),
                 request.address.domain,
-                TEST_DESTINATION
-                if submission.test
-                else SIMULATOR
+                SIMULATOR
                 if request.address.domain == snapshot.settings.sandbox.simulator
+                else TEST_DESTINATION
+                if submission.test
                 else destination_of(
                     request.address.domain,
                     routes,
@@ -342,23 +346,23 @@ class Drafts:
             )
             for recipient_id, token, request in numbered
         )
+        counted = 0 if held else sum(one.counts for one in recipients)
         new_daily = tenant.limits.new_recipients_daily if message.counts else 0
         return Draft(message, recipients, content, events, held, counted, new_daily, sandbox=sandboxed)
 
     def _limit_events(
-        self, tenant: Tenant, submission: Submission, used: tuple[int, int], held: policy.Hold | None
+        self, tenant: Tenant, at: float, used: tuple[int, int], counting: int, held: policy.Hold | None
     ) -> tuple[Event, ...]:
         """Return the event that tells, once an hour, that the tenant nears its hourly limit or has reached it."""
-        at, recipients = submission.received_at, 0 if submission.test else len(submission.recipients)
         limit = tenant.limits.hourly
         kind = None
         if held is not None and held.hold_reason is HoldReason.SEND_LIMIT:
             kind = EventKind.LIMIT_EXCEEDED
-        elif held is None and warns(used[0], limit, recipients):
+        elif held is None and warns(used[0], limit, counting):
             kind = EventKind.LIMIT_APPROACHING
         if kind is None or not self._meter.tells(tenant.id, kind, at):
             return ()
-        return (Event(kind, at, tenant.id, data={"volume": used[0] + recipients, "limit": limit}),)
+        return (Event(kind, at, tenant.id, data={"volume": used[0] + counting, "limit": limit}),)
 
 
 def who(snapshot: Snapshot, tenant_id: str, credential: str | None) -> tuple[Tenant, Credential | None]:

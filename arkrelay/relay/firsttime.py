@@ -21,7 +21,7 @@ def hold_new(
     new: list[str] = []
     for one in recipients:
         key = address_key(one.address)
-        if one.status is Status.PENDING and key not in new and not known(db, message.tenant_id, key):
+        if one.status is Status.PENDING and one.counts and key not in new and not known(db, message.tenant_id, key):
             new.append(key)
     if not new:
         return list(recipients), ()

@@ -48,7 +48,7 @@ class LeakGuard:
     def settled(self, outcome: Outcome) -> None:
         """Count a recipient that came to its end; called for every outcome, at some 1 µs."""
         message, status = outcome.recipient.message, outcome.status
-        if message.credential is None or outcome.attempt is None or not message.counts:
+        if message.credential is None or outcome.attempt is None or not outcome.recipient.counts:
             return
         if status is not Status.SENT and status is not Status.HARDFAIL:
             return

@@ -224,6 +224,8 @@ class Submitter:
                     self._queue.unreserve(len(draft.recipients), draft.message.size_bytes)
                 continue
             waiting = [recipient for recipient in kept[index] if recipient.due_at is not None]
+            if len(waiting) < len(kept[index]):
+                self._drafts.kept(draft, kept[index])
             if draft.new_daily and any(one.hold_reason is HoldReason.NEW_RECIPIENTS for one in kept[index]):
                 self._leaks.over_budget(draft.message)
             if leased[index] and draft.content is not None:

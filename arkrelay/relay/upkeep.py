@@ -38,12 +38,12 @@ STEP_PAUSE_S = 0.05  # between two steps, so that the writer is mostly free for 
 class Upkeep:
     """The housekeeper; ``run`` until cancelled."""
 
-    def __init__(self, store: Store, live: Live, queue: Queue, settler: Settler) -> None:
+    def __init__(self, store: Store, live: Live, queue: Queue, settler: Settler, operator: Operator) -> None:
         self._store = store
         self._live = live
         self._queue = queue
         self._settler = settler
-        self._operator = Operator(store, queue)
+        self._operator = operator
         self.disk_low = ""  # why nothing is accepted, for a person
         self._probing = False  # a write is on its way to find out whether the store's trouble is over
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Message, Recipient, Status
 from arkrelay.model.record import record
+from arkrelay.store import granted
 from arkrelay.store.engagement import LinkSet, insert_links
 from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
-from arkrelay.store.usage import GRANTED, HOUR_S, TOLD, count, count_change, start_of
+from arkrelay.store.usage import HOUR_S, TOLD, count, count_change, start_of
 
 _INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
 _INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
@@ -71,9 +72,6 @@ def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epo
 
 
 def _count(db: sqlite3.Connection, insertion: Insertion) -> None:
-    message = insertion.message
     for recipient in insertion.recipients:
-        count_change(db, message, None, recipient.status.value)
-    granted = sum(recipient.status is not Status.HELD for recipient in insertion.recipients)
-    if granted and message.counts:
-        count(db, (GRANTED, message.tenant_id, "", start_of(message.accepted_at, HOUR_S)), granted)
+        count_change(db, recipient, None, recipient.status.value)
+    granted.insert(db, insertion.recipients, insertion.message.accepted_at)

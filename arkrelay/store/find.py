@@ -12,7 +12,7 @@ from heapq import nlargest
 from itertools import islice
 
 from arkrelay.model.address import address_key
-from arkrelay.model.message import Recipient, Status
+from arkrelay.model.message import SIMULATOR, HoldReason, Recipient, Status
 from arkrelay.store.connection import text
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import tenants, totals
@@ -36,6 +36,7 @@ class Filters:
     before: float | None = None
     message_id: int | None = None
     destinations: tuple[str, ...] | None = None  # of what is queued; what is not queued has none
+    hold_reason: HoldReason | None = None
     idle: bool = False  # only what no delivery has in hand
     below: tuple[float, int] | None = None  # time of acceptance and id: only what comes after it, newest first
 
@@ -209,17 +210,22 @@ def _residual(filters: Filters) -> Iterator[tuple[str, object]]:
         yield "(r.accepted_at < ? OR r.id < ?)", (at, id_)  # some share a time
     if filters.domain is not None:
         yield "r.domain = ?", text(filters.domain)
+    if filters.hold_reason is not None:
+        yield "r.hold_reason = ?", filters.hold_reason.value
     if filters.idle:
         yield "r.lease = 0", None
 
 
 def count_from_domain(conn: sqlite3.Connection, tenant_id: str, domain: str, since: float) -> int:
-    """Return how many messages of the tenant since then are from this domain; reads all of its that are so young."""
+    """Return how many messages of the tenant since then are from this domain, but for those to played recipients.
+
+    Reads all of its that are so young.
+    """
     # index recipients_tenant
     (n,) = conn.execute(
         "SELECT count(DISTINCT r.message_id) FROM recipients r INDEXED BY recipients_tenant"
         " JOIN messages m ON m.id = r.message_id"
-        " WHERE r.tenant_id = ? AND r.accepted_at >= ? AND m.author_domain = ?",
-        (text(tenant_id), since, text(domain)),
+        " WHERE r.tenant_id = ? AND r.accepted_at >= ? AND m.author_domain = ? AND r.destination != ?",
+        (text(tenant_id), since, text(domain), SIMULATOR),
     ).fetchone()
     return int(n)

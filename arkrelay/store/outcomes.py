@@ -115,7 +115,7 @@ def _settle(db: sqlite3.Connection, outcome: Outcome) -> bool:
 
 def _count(db: sqlite3.Connection, outcome: Outcome, before: str) -> None:
     if before != outcome.status.value:
-        count_change(db, outcome.recipient.message, before, outcome.status.value)
+        count_change(db, outcome.recipient, before, outcome.status.value)
 
 
 def _values(outcome: Outcome) -> tuple[object, ...]:

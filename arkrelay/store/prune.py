@@ -12,6 +12,7 @@ from arkrelay.model.settings import Retention
 from arkrelay.store import (
     bodies,
     engagement,
+    granted,
     hookjobs,
     hooks,
     known,
@@ -110,6 +111,7 @@ def remove_orphans(db: sqlite3.Connection, limit: int = STEP) -> int:
         ("attempts", "recipient_id", "recipients"),
         ("transcripts", "attempt_id", "attempts"),
         ("reports", "recipient_id", "recipients"),
+        ("ungranted", "recipient_id", "recipients"),
     ):
         removed += db.execute(
             f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM {table} t"  # noqa: S608 -- the names above
@@ -165,6 +167,7 @@ def _delete_messages(db: sqlite3.Connection, ids: list[int]) -> None:
             db.execute("DELETE FROM attempts WHERE recipient_id = ?", (recipient_id,))  # index attempts_recipient
             db.execute("DELETE FROM reports WHERE recipient_id = ?", (recipient_id,))  # index reports_recipient
             engagement.forget_activity(db, recipient_id)
+            granted.forget(db, [recipient_id])
     db.executemany("DELETE FROM recipients WHERE message_id = ?", keys)  # index recipients_message
     db.executemany("DELETE FROM messages WHERE id = ?", keys)  # primary key
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from arkrelay.model.address import address_key
 from arkrelay.model.errors import NotFound
-from arkrelay.model.message import QUEUED, Recipient, Status
+from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.store import find
 from arkrelay.store.connection import text
 from arkrelay.store.journal import Phase
@@ -199,12 +199,14 @@ def select_for_operation(
     tag: str | None = None,
     after: float | None = None,
     before: float | None = None,
+    hold_reason: HoldReason | None = None,
     below: tuple[float, int] | None = None,
     limit: int = 1000,
 ) -> list[Recipient]:
     """Return recipients that no delivery has in hand, for an operator to hold, release or end.
 
-    With ``tokens`` just these, of whom ``tenant_id``, ``statuses``, ``domain`` and ``address`` must be true;
+    With ``tokens`` just these, of whom ``tenant_id``, ``statuses``, ``domain``, ``address`` and ``hold_reason`` must
+    be true;
     else the newest ``limit`` that match. What is in hand is left out: its delivery decides first.
     """
     wanted = tuple(statuses)
@@ -219,6 +221,7 @@ def select_for_operation(
             tag=tag,
             after=after,
             before=before,
+            hold_reason=hold_reason,
             below=below,
             idle=True,
         )
@@ -231,6 +234,7 @@ def select_for_operation(
             and (not wanted or one.status in wanted)
             and (domain is None or one.domain == domain)
             and (key is None or address_key(one.address) == key)
+            and (hold_reason is None or one.hold_reason is hold_reason)
         )
 
     found: list[Recipient] = []

@@ -211,7 +211,21 @@ def _third(database: "Database") -> None:
         database.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second, _third)
+_FOURTH = (
+    # recipients that were held from the start, and took no place of their tenant's limits yet; see granted.py
+    "CREATE TABLE ungranted (recipient_id INTEGER PRIMARY KEY)",
+    # of those that are there, what was held for this surely was so from the start; index recipients_held
+    """INSERT INTO ungranted SELECT id FROM recipients INDEXED BY recipients_held
+        WHERE status = 'held' AND hold_reason IN ('send_limit', 'new_recipients')""",
+)
+
+
+def _fourth(database: "Database") -> None:
+    for statement in _FOURTH:
+        database.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _second, _third, _fourth)
 VERSION = len(MIGRATIONS)
 
 

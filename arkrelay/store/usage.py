@@ -7,8 +7,8 @@ Usage is what became of the recipients accepted in a time: each stands under its
 hour (UTC) in which its message was accepted, and moves from state to state. Zones are off by whole quarters, so any
 day anywhere is made of them. The same once more by whole days (UTC) keeps long times cheap: a year of 500 tenants
 that sent in every quarter, 25 million rows, takes 0.2 s by days and 12 s by quarters (2 cores). What is pending is
-not in it: nothing has become of that yet. Mail of test keys (Ark contract §16) and our own
-notices are not either. What retention deletes stays counted, and what a person deletes from the queue is a hard
+not in it: nothing has become of that yet. Mail of test keys (Ark contract §16), recipients that are played and our
+own notices are not either. What retention deletes stays counted, and what a person deletes from the queue is a hard
 failure, counted as one.
 """
 
@@ -16,12 +16,12 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from arkrelay.model.message import Message, Status
+from arkrelay.model.message import Recipient, Status
 from arkrelay.store.connection import Connection, Counter
 from arkrelay.store.rows import insert_rows
 
 TOTAL = "total"  # recipients per tenant and status, start 0
-GRANTED = "granted"  # recipients that were not held at once, per tenant and hour: they use up send limits
+GRANTED = "granted"  # recipients that use up send limits, per tenant and hour: see granted.py
 TOLD = "told"  # what a tenant was told of its send limit, per hour
 QUARTER = "quarter"  # usage per tenant, quarter of an hour and status
 DAY = "day"  # the same per day
@@ -51,14 +51,15 @@ def count(db: sqlite3.Connection, counter: Counter, n: int) -> None:
         db.execute(_ADD, (*_four(counter), n))
 
 
-def count_change(db: sqlite3.Connection, message: Message, before: str | None, after: str) -> None:
-    """Count that a recipient of ``message`` left the state ``before``, or is new (None), and is in ``after``."""
+def count_change(db: sqlite3.Connection, recipient: Recipient, before: str | None, after: str) -> None:
+    """Count that ``recipient`` left the state ``before``, or is new (None), and is in ``after``."""
+    message = recipient.message
     tenant_id = message.tenant_id
     for status, n in ((before, -1), (after, 1)):
         if status is None:
             continue
         count(db, (TOTAL, tenant_id, status), n)
-        if status != _PENDING and message.counts:
+        if status != _PENDING and recipient.counts:
             count(db, (QUARTER, tenant_id, status, start_of(message.accepted_at, QUARTER_S)), n)
             count(db, (DAY, tenant_id, status, start_of(message.accepted_at, DAY_S)), n)
 

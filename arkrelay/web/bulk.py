@@ -35,6 +35,9 @@ IN_HAND: Final = (
 )
 
 
+STAY: Final = ("1 stays as it is. {1}.", "{0} stay as they are. {1}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A verb and for how many it is; ``unfinished``: at least so many."""
@@ -78,8 +81,13 @@ def offers(db: sqlite3.Connection, filters: Filters) -> list[Offer]:
     return found
 
 
-async def operate(operator: Operator, store: Store, verb: Verb, filters: Filters) -> tuple[str, bool]:
-    """Do ``verb`` to all that the filter finds; return the sentence for it, and whether anything was done."""
+async def operate(
+    operator: Operator, store: Store, verb: Verb, filters: Filters, tenant_id: str | None
+) -> tuple[str, bool]:
+    """Do ``verb`` to all that the filter finds; return the sentence for it, and whether anything was done.
+
+    ``tenant_id`` is whose key asks, as for ``Operator``.
+    """
     statuses = statuses_of(verb, filters)
     if not statuses:
         return NOTHING.format(verb), False
@@ -93,11 +101,13 @@ async def operate(operator: Operator, store: Store, verb: Verb, filters: Filters
         after=filters.after,
         before=filters.before,
     )
-    n = await operator.many(verb, selection)
+    done = await operator.many(verb, selection, tenant_id=tenant_id)
+    n = done.count
     if verb is Verb.RETRY and statuses == (Status.PENDING,):
         return DUE, True
     left = await store.read(lambda db: find.count_in_hand(db, replace(filters, statuses=statuses)))
     said = [f"{number(n)} {DONE[verb][n != 1]}" if n else NOTHING.format(verb)]
     if left:
         said.append(IN_HAND[left != 1].format(number(left)))
+    said += [STAY[many != 1].format(number(many), why) for why, many in done.stay.items()]
     return " ".join(said), n > 0

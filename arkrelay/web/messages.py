@@ -76,7 +76,8 @@ async def operate(visit: Visit) -> web.StreamResponse:
     except Conflict as error:
         visit.say(str(error), good=False)
     else:
-        sentence, done = await bulk.operate(visit.parts.operator, visit.parts.store, verb, wanted.filters)
+        own = visit.caller.tenant_id
+        sentence, done = await bulk.operate(visit.parts.operator, visit.parts.store, verb, wanted.filters, own)
         visit.say(sentence, good=done)
     return visit.go("messages", **_query(asked))
 

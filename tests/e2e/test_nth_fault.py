@@ -103,7 +103,8 @@ class Office:
     async def arrive(self) -> None:
         """Return when all that was acknowledged has arrived; what is deferred is retried by hand meanwhile."""
         assert self.daemon is not None
-        operator = Operator(self.daemon.store, self.daemon.queue)
+        daemon = self.daemon
+        operator = Operator(daemon.store, daemon.queue, daemon.live, daemon.meter)
         async with asyncio.timeout(ARRIVE_S):
             while missing := set(self.acknowledged) - {one.recipients[0] for one in self.mx.messages}:
                 for to in missing:

@@ -40,7 +40,17 @@ def ask(  # every argument of ``admit`` with a value that passes
     *,
     counts: bool = True,
 ) -> Hold | Refused | None:
-    return admit(tenant, credential, return_path, author, recipients, STATES, used, received_count, counts=counts)
+    return admit(
+        tenant,
+        credential,
+        return_path,
+        author,
+        recipients,
+        STATES,
+        used,
+        received_count,
+        counting=recipients * counts,
+    )
 
 
 def refusal(verdict: object) -> Refused:

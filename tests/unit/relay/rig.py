@@ -15,6 +15,7 @@ from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.pace import Capacity
 from arkrelay.policy.schedule import Lane
+from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.queue import Queue
 from arkrelay.relay.settle import Settler
@@ -64,6 +65,7 @@ class Rig:
         self.settler = Settler(
             self.store, self.live, Metrics(), rules(), Notices(self.store, self.live, self.signing)
         )
+        self.meter = Meter(self.store)
         self.connections: list[Stub] = []
         self.queue = Queue(self.store, self.live, self.settler, self._serve, lambda _site: Capacity(rate=0))
 

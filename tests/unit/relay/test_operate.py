@@ -18,7 +18,7 @@ from arkrelay.store.prune import prune_step
 
 @pytest.fixture
 def operator(rig: Rig) -> Operator:
-    return Operator(rig.store, rig.queue)
+    return Operator(rig.store, rig.queue, rig.live, rig.meter)
 
 
 def in_state(rig: Rig, status: Status, address: str = "ann@a.test") -> Recipient:
@@ -69,7 +69,7 @@ async def test_the_mail_of_another_tenant_is_unknown(rig: Rig, operator: Operato
     for token, tenant in ((one.token, "other"), ("nothing", None)):
         with pytest.raises(NotFound, match="there is no message"):
             await operator.one(Verb.RELEASE, token, tenant)
-    assert await operator.many(Verb.RELEASE, Selection(tokens=(one.token,), tenant_id="other")) == 0
+    assert (await operator.many(Verb.RELEASE, Selection(tokens=(one.token,), tenant_id="other"))).count == 0
     assert (await rig.load(one)).status is Status.HELD
 
 
@@ -78,7 +78,7 @@ async def test_what_a_connection_has_in_hand_is_left_alone(rig: Rig, operator: O
     await rig.accept(one, leased=True)
     with pytest.raises(Conflict, match="is being delivered at this moment"):
         await operator.one(Verb.HOLD, one.token, None)
-    assert await operator.many(Verb.DELETE, Selection()) == 0
+    assert (await operator.many(Verb.DELETE, Selection())).count == 0
 
 
 async def test_a_retry_of_mail_whose_content_is_gone_says_so(rig: Rig, operator: Operator) -> None:
@@ -105,7 +105,7 @@ async def test_more_than_one_batch_is_changed_whole(
     monkeypatch.setattr(operate, "BATCH", 10)
     people = [in_state(rig, status, f"n{number}@a.test") for number in range(35)]
     await rig.accept(*people)
-    assert await operator.many(verb, Selection(statuses=frozenset({status}))) == 35
+    assert (await operator.many(verb, Selection(statuses=frozenset({status})))).count == 35
     assert {(await rig.load(one)).status for one in people}.isdisjoint({status})
 
 
@@ -117,20 +117,20 @@ async def test_what_is_deferred_again_meanwhile_is_not_taken_up_again(
     await rig.accept(*people)
     batch = operator._batch
 
-    async def fails_at_once(*given: Any) -> Any:
-        done = await batch(*given)
+    async def fails_at_once(*given: Any, **more: Any) -> Any:
+        done = await batch(*given, **more)
         await rig.store.write(lambda db: db.execute("UPDATE recipients SET status = 'softfail'"))
         return done
 
     monkeypatch.setattr(operator, "_batch", fails_at_once)
-    assert await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.SOFTFAIL}))) == 35
+    assert (await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.SOFTFAIL})))).count == 35
 
 
 async def test_a_retry_of_many_passes_over_those_whose_content_is_gone(rig: Rig, operator: Operator) -> None:
     gone, kept = in_state(rig, Status.HARDFAIL), in_state(rig, Status.HARDFAIL, "bob@a.test")
     await rig.accept(gone, kept)
     await rig.store.write(lambda db: db.execute("DELETE FROM bodies WHERE message_id = ?", (gone.message.id,)))
-    assert await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.HARDFAIL}))) == 1
+    assert (await operator.many(Verb.RETRY, Selection(statuses=frozenset({Status.HARDFAIL})))).count == 1
     assert ((await rig.load(gone)).status, (await rig.load(kept)).status) == (Status.HARDFAIL, Status.PENDING)
 
 
@@ -146,7 +146,7 @@ async def test_everything_that_waits_is_tried_at_once(rig: Rig, operator: Operat
     lane = rig.queue.schedule.lane("b.test")
     rig.queue.schedule.rest(lane, time.time() + 900, "it was down")
     queued = frozenset({Status.PENDING, Status.SOFTFAIL})
-    assert await operator.many(Verb.RETRY, Selection(statuses=queued)) == 3
+    assert (await operator.many(Verb.RETRY, Selection(statuses=queued))).count == 3
     assert lane.rest_until <= time.time()
     assert {one.lane.destination for one in rig.connections} >= {"b.test"}
     assert (await rig.load(failed)).status is Status.HARDFAIL
@@ -158,12 +158,12 @@ async def test_a_selection_is_by_domain_address_and_status(rig: Rig, operator: O
         in_state(rig, Status.SOFTFAIL, address) for address in ("ann@a.test", "bob@a.test", "x@b.test")
     )
     await rig.accept(ann, bob, other)
-    assert await operator.many(Verb.HOLD, Selection(domain="a.test", address="ANN@a.test")) == 1
+    assert (await operator.many(Verb.HOLD, Selection(domain="a.test", address="ANN@a.test"))).count == 1
     assert (await rig.load(ann)).hold_reason is HoldReason.OPERATOR
-    assert await operator.many(Verb.HOLD, Selection(domain="a.test")) == 1
+    assert (await operator.many(Verb.HOLD, Selection(domain="a.test"))).count == 1
     assert (await rig.load(bob)).status is Status.HELD
     assert (await rig.load(other)).status is Status.SOFTFAIL
-    assert await operator.many(Verb.HOLD, Selection(statuses=frozenset({Status.HELD}))) == 0
+    assert (await operator.many(Verb.HOLD, Selection(statuses=frozenset({Status.HELD})))).count == 0
 
 
 async def test_a_retry_ends_the_rest_of_its_destination(rig: Rig, operator: Operator) -> None:

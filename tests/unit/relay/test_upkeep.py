@@ -14,13 +14,15 @@ from unit.relay.rig import Rig
 from arkrelay.model.event import EventKind
 from arkrelay.model.message import Status
 from arkrelay.relay import upkeep
+from arkrelay.relay.operate import Operator
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import queue as rows
 
 
 @pytest.fixture
 def keeper(rig: Rig) -> Upkeep:
-    return Upkeep(rig.store, rig.live, rig.queue, rig.settler)
+    operator = Operator(rig.store, rig.queue, rig.live, rig.meter)
+    return Upkeep(rig.store, rig.live, rig.queue, rig.settler, operator)
 
 
 def configure(rig: Rig, table: str, **changes: Any) -> None:
