@@ -24,7 +24,10 @@ def is_sandboxed(tenant: Tenant, address: Address | None, settings: Sandbox) -> 
 
 
 def check(settings: Sandbox, recipients: Iterable[Address], sent_today: int) -> Refused | None:
-    """Return None when mail from the sandbox may go to these, else why not; ``sent_today`` emails went before it."""
+    """Return None when mail from the sandbox may go to these, else why not; ``sent_today`` emails went before it.
+
+    Recipients that are played are left out: nobody gets that mail, so it is not of the day's few either.
+    """
     members = {address_key(member) for member in settings.members}
     for recipient in recipients:
         if address_key(str(recipient)) not in members:

@@ -17,7 +17,10 @@ class SandboxCount:
         self._sent: dict[str, tuple[float, int]] = {}  # by tenant: the day, and emails
 
     async def admit(self, submission: Submission, settings: Sandbox) -> None:
-        """Count an email from the sandbox, or raise Refused (Ark contract §16)."""
+        """Count an email from the sandbox, or raise Refused (Ark contract §16); one to played recipients passes."""
+        real = [one.address for one in submission.recipients if one.address.domain != settings.simulator]
+        if not real:
+            return
         tenant_id, day = submission.tenant_id, day_of(submission.received_at)
         if self._sent.get(tenant_id, (0.0, 0))[0] != day:
 
@@ -28,7 +31,7 @@ class SandboxCount:
             if self._sent.get(tenant_id, (0.0, 0))[0] != day:  # another has not been quicker
                 self._sent[tenant_id] = (day, sent)
         sent = self._sent[tenant_id][1]
-        refused = check(settings, (one.address for one in submission.recipients), sent)
+        refused = check(settings, real, sent)
         if refused is not None:
             raise refused
         self._sent[tenant_id] = (day, sent + 1)

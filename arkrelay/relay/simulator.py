@@ -85,7 +85,7 @@ class Simulator:
 
     def _answer(self, recipient: Recipient, took_s: float, done: Callable[[], None]) -> None:
         part, now = part_of(recipient.address), time.time()
-        if part.suppressed:
+        if part.suppressed and recipient.hold_reason is not HoldReason.SUPPRESSED:  # else a person passed over that
             reason = suppressed(recipient.address, "simulated")
             self._settler.settle(outcomes.hold(recipient, HoldReason.SUPPRESSED, reason, now))
         else:

@@ -19,12 +19,12 @@ DAY_S = 86400.0
 
 
 def count_attempt(db: sqlite3.Connection, outcome: Outcome) -> None:
-    """Count the attempt of an outcome that has one; mail that spoke to nobody and went well is not counted."""
+    """Count the attempt of an outcome that has one; mail that met no peer is not counted."""
     attempt = outcome.attempt
-    if attempt is None:
+    if attempt is None or not outcome.recipient.counts:
         return
     if outcome.status is Status.SENT:
-        if not attempt.site:  # test keys, the capture box
+        if not attempt.site:  # the capture box
             return
         came_out: str = TAKEN
     else:

@@ -15,11 +15,17 @@ from peers.mx import Mx
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY, OTHER_KEY = "ark_live_acme-0123456789abcdef", "ark_live_other-0123456789abcdef"
+LIMITED_KEY, TEST_KEY = "ark_live_limited-0123456789abcdef", "ark_test_acme-0123456789abcdef"
 TENANT = f"""
 [[credentials]]
 name = "rest"
 type = "api"
 secret = "{KEY}"
+
+[[credentials]]
+name = "test"
+type = "api"
+secret = "{TEST_KEY}"
 
 [[track_domains]]
 name = "track"
@@ -27,6 +33,21 @@ domain = "sender.test"
 
 [unsubscribe]
 enabled = true
+"""
+LIMITED = f"""
+name = "Limited Ltd"
+[[credentials]]
+name = "rest"
+type = "api"
+secret = "{LIMITED_KEY}"
+[[domains]]
+name = "limited.test"
+trusted = true
+[limits]
+hourly = 2
+hard_cap_monthly = 2
+new_recipients_daily = 1
+bad_address_least = 20
 """
 OTHER = f"""
 name = "Other Ltd"
@@ -83,9 +104,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         dns.set("mx.rcpt.test", "A", "127.0.0.1")
         dns.set("track.sender.test", "CNAME", "track.relay.test.")
         relay = Relay(folder, dns=dns.address, mx_port=mx.port, more=MORE, tenant=TENANT)
-        other = folder / "tenants" / "other.toml"
-        other.write_text(OTHER)
-        other.chmod(0o600)
+        for name, text in (("other", OTHER), ("limited", LIMITED)):
+            file = folder / "tenants" / f"{name}.toml"
+            file.write_text(text)
+            file.chmod(0o600)
         async with relay:
             await relay.until("/v1/tenants/acme/tracking", lambda one: one["data"]["trackDomains"][0]["dnsOk"])
             yield World(relay, mx)
@@ -133,6 +155,38 @@ async def test_a_simulated_failure_suppresses_as_a_real_one(world: World) -> Non
     await world.played("hardfail+again", "hardfail")
     email = await world.played("hardfail+again", "held")
     assert "suppression list" in email["deliveries"][-1]["details"]
+
+
+async def test_a_retry_passes_over_a_simulated_suppression(world: World) -> None:
+    email = await world.played("suppressed+retried", "held")
+    await world.relay.call("POST", f"/v1/emails/{email['id']}/retry")
+    await world.relay.until(f"/v1/emails/{email['id']}", lambda one: one["data"]["status"] == "sent")
+
+
+async def test_simulated_recipients_count_nowhere(world: World) -> None:
+    """Not towards limits, not in usage, and not against the key: most of these do not exist."""
+    usage = "/v1/tenants/limited/usage?period=last_7_days"
+    sender: dict[str, Any] = {"from": "app@limited.test", "key": LIMITED_KEY}
+    sent = [await world.send(f"hardfail+{i}@simulator.relay.test", **sender) for i in range(60)]
+    for one in sent:
+        path = f"/v1/emails/{one['data']['id']}"
+        await world.relay.until(path, lambda answer: answer["data"]["status"] == "hardfail")
+    assert not any((await world.relay.get(usage))["data"]["emails"].values())
+    real = await world.send("me@rcpt.test", **sender)
+    path = f"/v1/emails/{real['data']['id']}"
+    await world.relay.until(path, lambda answer: answer["data"]["status"] == "sent")
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("ok", "sent"), ("bounce", "bounced"), ("hardfail+t", "hardfail"), ("suppressed", "held")]
+)
+async def test_test_keys_and_the_sandbox_reach_the_simulator(world: World, name: str, status: str) -> None:
+    to = f"{name}@simulator.relay.test"
+    ways: list[dict[str, Any]] = [{"key": TEST_KEY}, {"from": "x@sandbox.relay.test", "key": LIMITED_KEY}]
+    for fields in ways:
+        answer = await world.send(to, **fields)
+        path = f"/v1/emails/{answer['data']['id']}"
+        await world.relay.until(path, lambda one: one["data"]["status"] == status)
 
 
 async def test_a_simulated_reader_reads(world: World) -> None:
