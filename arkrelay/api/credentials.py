@@ -3,7 +3,7 @@
 A tenant's key may do here what the organisation's may, with what its own limits leave of it: one that is restricted
 to some domains, or may not send, could give itself what it lacks by making or revealing another, so it does
 neither. No key puts itself on hold or deletes itself: a client that does so has lost count of its keys, and nothing
-that it holds could undo it. A test key makes and reveals test keys only.
+that it holds could undo it. A test key makes, changes, deletes and reveals test keys only.
 """
 
 import asyncio
@@ -108,6 +108,7 @@ async def update(ask: Ask[Nothing, CredentialChange]) -> Credential:
     tenant_id, before, body = ask.tenant.id, _find(ask), ask.body
     changes = {key: value for key, value in (("name", body.name), ("hold", body.hold)) if value is not None}
     _require_unrestricted(ask)
+    _require_own_kind(ask, before)
     if changes.get("hold"):
         _refuse_self(ask, before, "put itself on hold")
     if changes.get("hold") is False and before.suspicion:
@@ -128,6 +129,7 @@ async def delete(ask: Ask[Nothing, Nothing]) -> Deleted:
     """Remove a credential: its key is refused from now on."""
     tenant_id, found = ask.tenant.id, _find(ask)
     _require_unrestricted(ask)
+    _require_own_kind(ask, found)
     _refuse_self(ask, found, "delete itself")
     gone = await change(ask, lambda: tenants.remove_credential(ask.snapshot, tenant_id, found.id))
     with contextlib.suppress(StoreError):  # it is gone all the same
@@ -170,6 +172,11 @@ def _require_unrestricted(ask: Ask[Any, Any]) -> None:
     refusal = managing_refusal(ask.snapshot, ask.caller)
     if refusal:
         raise ApiError(403, "permission_denied", refusal)
+
+
+def _require_own_kind(ask: Ask[Any, Any], credential: Configured) -> None:
+    """Refuse a test key what it would do to a live one."""
+    require_changer(ask, test=ask.snapshot.is_test(ask.tenant.id, credential.name))
 
 
 def _refuse_self(ask: Ask[Any, Any], credential: Configured, what: str) -> None:

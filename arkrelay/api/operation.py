@@ -24,7 +24,7 @@ from arkrelay.api.model import Nothing, Page, convert
 from arkrelay.api.parts import BODY, CALLER, PARSED, REQUEST_ID, SENT
 from arkrelay.api.refusal import ApiError
 from arkrelay.config.secrets import create_host_key
-from arkrelay.relay.callers import Caller
+from arkrelay.relay.callers import Caller, changing_refusal
 
 Handler = Callable[[Ask[Any, Any]], Awaitable[Any]]
 
@@ -51,6 +51,7 @@ class Operation:
     body_bytes: Callable[[web.Request], int] | int = SMALL_BYTES
     also: tuple[int, ...] = ()  # other statuses of a success,
     refuses: tuple[int, ...] = ()  # and of a refusal, that its kind does not have (openapi)
+    tests: bool = False  # a test key may ask it though it changes something: it reaches nobody, or looks for itself
     secret: bool = False  # its answer may show a key: kept sealed, and in no log
     beside: tuple[tuple[str, type[Any]], ...] = ()  # what a Page has as ``more``
     media: tuple[str, ...] = ()  # what a StreamResponse, or an answer that may be one, comes as
@@ -78,6 +79,8 @@ class Operation:
             caller = request[CALLER]
             if self.scope is Scope.ORGANISATION:
                 _require_organisation(caller)
+            if caller.test and self.method != "GET" and not self.tests:
+                _refuse_test(caller)
             raw = b""
             if takes_body:
                 raw = request[BODY] = await read(request, self._limit(request))
@@ -188,6 +191,12 @@ def _body(raw: bytes, kind: type[Any]) -> Any:
     if kind is Nothing:
         return Nothing()
     return convert(parse_object(raw), kind)
+
+
+def _refuse_test(caller: Caller) -> None:
+    refusal = changing_refusal(caller)
+    if refusal is not None:
+        raise ApiError(403, *refusal)
 
 
 def _require_organisation(caller: Caller) -> None:

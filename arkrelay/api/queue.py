@@ -1,5 +1,7 @@
 """The queue for people: what waits and why, and the verbs on it; beyond Ark's contract, used by the command line."""
 
+import contextlib
+import sqlite3
 from typing import Annotated
 
 from arkrelay.api.ask import Ask
@@ -7,11 +9,14 @@ from arkrelay.api.auth import require_releaser
 from arkrelay.api.model import UNSET, Answer, Body, Line, Meta, Nothing, Page, Paged, Query, Text, UnsetType, field
 from arkrelay.api.query import Statuses, address, domain, statuses
 from arkrelay.api.refusal import ApiError
+from arkrelay.api.settings import require_changer
 from arkrelay.api.shapes import EmailSummary, Iso, iso, summary
+from arkrelay.model.errors import NotFound
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.relay.lanes import destinations_of
 from arkrelay.relay.operate import APPLIES, Selection, Verb
 from arkrelay.relay.why import Why, why
+from arkrelay.store import queue as rows
 from arkrelay.store.find import Filters
 from arkrelay.store.history import list_recipients
 
@@ -104,30 +109,32 @@ async def list_all(ask: Ask[QueueQuery, Nothing]) -> Page[Waiting]:
 
 async def retry(ask: Ask[Nothing, Recipients]) -> Done:
     """Try recipients again now, whatever they wait for; by ``ids`` also what is held or has failed."""
-    require_releaser(ask.caller)
+    require_releaser(ask.caller, test=await _only_tests(ask))
     # everything: that does not mean what has failed for good
     return await _operate(ask, Verb.RETRY, frozenset() if ask.body.ids else QUEUED)
 
 
 async def flush(ask: Ask[Nothing, Recipients]) -> Done:
     """Try everything that waits for a later time now."""
-    require_releaser(ask.caller)
+    require_releaser(ask.caller, test=await _only_tests(ask))
     return await _operate(ask, Verb.RETRY, QUEUED, everything=not ask.body.ids)
 
 
 async def hold(ask: Ask[Nothing, Recipients]) -> Done:
     """Keep recipients from being sent until they are released."""
+    require_changer(ask, test=await _only_tests(ask))
     return await _operate(ask, Verb.HOLD)
 
 
 async def release(ask: Ask[Nothing, Recipients]) -> Done:
     """Put held recipients back into the queue; without ``ids`` not those that the suppression list has now."""
-    require_releaser(ask.caller)
+    require_releaser(ask.caller, test=await _only_tests(ask))
     return await _operate(ask, Verb.RELEASE)
 
 
 async def delete(ask: Ask[Nothing, Recipients]) -> Done:
     """Give recipients up: they are not sent, and fail for good."""
+    require_changer(ask, test=await _only_tests(ask))
     return await _operate(ask, Verb.DELETE)
 
 
@@ -143,6 +150,20 @@ async def explain(ask: Ask[WhyQuery, Nothing]) -> Sentences:
 def told(one: Why) -> Sentence:
     """Return what ``arkrelay why`` says, as REST shows it."""
     return Sentence(id=one.id, subject=one.subject, sentence=one.sentence)
+
+
+async def _only_tests(ask: Ask[Nothing, Recipients]) -> bool:
+    """Whether what a test key names is mail of test keys; other keys are not asked."""
+    ids = ask.body.ids
+    if not ask.caller.test or not ids:
+        return False
+
+    def tests(db: sqlite3.Connection) -> bool:
+        with contextlib.suppress(NotFound):
+            return all(rows.load_recipient(db, one).message.test for one in ids)
+        return False
+
+    return await ask.parts.store.read(tests)
 
 
 async def _operate(

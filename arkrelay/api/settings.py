@@ -43,11 +43,11 @@ def newest_first(things: Iterable[D]) -> list[D]:
     return [one for _, one in sorted(enumerate(things), key=lambda pair: (pair[1].created_at, pair[0]), reverse=True)]
 
 
-def require_changer(ask: Ask[Any, Any]) -> None:
-    """Refuse a key on hold."""
-    refusal = changing_refusal(ask.caller)
-    if refusal:
-        raise ApiError(403, "credential_on_hold", refusal)
+def require_changer(ask: Ask[Any, Any], *, test: bool = True) -> None:
+    """Refuse a key on hold, and without ``test`` a test key: mostly its operation has refused that before."""
+    refusal = changing_refusal(ask.caller, test=test)
+    if refusal is not None:
+        raise ApiError(403, *refusal)
 
 
 _REFUSALS: dict[str, Callable[[ChangeRefused], ApiError]] = {

@@ -137,9 +137,17 @@ def sending_refusal(caller: Caller, *, test: bool = False) -> tuple[str, str] | 
     return None
 
 
-def changing_refusal(caller: Caller) -> str:
-    """Return why a key may change nothing, empty: it may. One on hold could release itself, or make another."""
-    return "This key is on hold: it may change nothing." if caller.hold or caller.suspect else ""
+def changing_refusal(caller: Caller, *, test: bool = False) -> tuple[str, str] | None:
+    """Return why a key may change nothing, as a code of the contract and a sentence; None: it may.
+
+    One on hold could release itself, or make another. What a test key may do must reach nobody, and mail that is real
+    depends on all that could be changed; ``test``: what it would change serves tests alone.
+    """
+    if caller.hold or caller.suspect:
+        return "credential_on_hold", "This key is on hold: it may change nothing."
+    if caller.test and not test:
+        return "permission_denied", "A test key changes nothing that real mail depends on: use a live key."
+    return None
 
 
 def managing_refusal(snapshot: Snapshot, caller: Caller) -> str:

@@ -41,9 +41,7 @@ async def add(visit: Visit) -> Page:
 async def reveal(visit: Visit) -> Page:
     """Show the key of a credential."""
     tenant, found = _find(visit)
-    _require_manager(visit)
-    if visit.caller.test and not visit.snapshot.is_test(tenant.id, found.name):
-        raise Conflict("A test key reveals test keys only")
+    _require_manager(visit, found)
     key = await asyncio.to_thread(visit.snapshot.reveal, found.secret)  # off the loop: its file may be elsewhere
     if key is None:
         why = "only its SHA-256 is kept" if found.secret.startswith("sha256:") else "its file cannot be read"
@@ -54,7 +52,7 @@ async def reveal(visit: Visit) -> Page:
 async def hold(visit: Visit) -> web.StreamResponse:
     """Put a credential on hold, or release it."""
     tenant, found = _find(visit)
-    _require_manager(visit)
+    _require_manager(visit, found)
     _refuse_self(visit, found, "put itself on hold")
     after = await visit.parts.editor.change(
         visit.caller.tenant_id,
@@ -68,7 +66,7 @@ async def hold(visit: Visit) -> web.StreamResponse:
 async def remove(visit: Visit) -> web.StreamResponse:
     """Remove a credential."""
     tenant, found = _find(visit)
-    _require_manager(visit)
+    _require_manager(visit, found)
     _refuse_self(visit, found, "delete itself")
     gone = await visit.parts.editor.change(
         visit.caller.tenant_id, lambda: tenants.remove_credential(visit.snapshot, tenant.id, found.id)
@@ -107,8 +105,10 @@ def _find(visit: Visit) -> tuple[Tenant, Credential]:
     return tenant, found
 
 
-def _require_manager(visit: Visit) -> None:
-    visit.require_changer()
+def _require_manager(visit: Visit, found: Credential | None = None) -> None:
+    """Raise Conflict for a key that may not manage this credential, or make one; test keys manage test keys."""
+    test = found is None or visit.snapshot.is_test(visit.path["tenant"], found.name)
+    visit.require_changer(test=test)
     refusal = managing_refusal(visit.snapshot, visit.caller)
     if refusal:
         raise Conflict(refusal)

@@ -34,7 +34,7 @@ async def replay(visit: Visit) -> web.StreamResponse:
 
 async def test(visit: Visit) -> web.StreamResponse:
     """Post an example of an event."""
-    visit.require_changer()
+    visit.require_changer(test=True)
     hook, event = find_hook(visit), visit.given("event")
     if event not in WEBHOOK_EVENTS:
         raise Conflict("Choose one of the events")

@@ -99,7 +99,7 @@ async def operate(visit: Visit) -> web.StreamResponse:
         raise NotFound("There is no such verb.") from None
     if verb in {Verb.RETRY, Verb.RELEASE}:
         visit.require_sender(test=recipient.message.test)
-    visit.require_changer()
+    visit.require_changer(test=recipient.message.test)
     await visit.parts.operator.one(verb, recipient.token, visit.caller.tenant_id)
     visit.say(DONE[verb])
     return visit.go("messages", recipient.token)

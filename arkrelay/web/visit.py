@@ -137,11 +137,11 @@ class Visit:
         if refusal is not None:
             raise Conflict(refusal[1])
 
-    def require_changer(self) -> None:
-        """Raise Conflict for a key that may change nothing."""
-        refusal = changing_refusal(self.caller)
-        if refusal:
-            raise Conflict(refusal)
+    def require_changer(self, *, test: bool = False) -> None:
+        """Raise Conflict for a key that may change nothing; ``test``: what it would change serves tests alone."""
+        refusal = changing_refusal(self.caller, test=test)
+        if refusal is not None:
+            raise Conflict(refusal[1])
 
     @property
     def older(self) -> Mark | None:

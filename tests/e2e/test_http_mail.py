@@ -390,6 +390,35 @@ async def test_a_test_key_retries_what_it_sent_itself(door: RestDoor) -> None:
     assert not any("mine@rcpt.test" in message.recipients for message in door.mx.messages)
 
 
+async def test_a_test_key_changes_nothing_that_real_mail_depends_on(door: RestDoor) -> None:
+    id_ = await door.held("precious")
+    rows = (await door.ask("GET", "/v1/tenants/acme/credentials", key=TEST_KEY)).data
+    (live,) = [one["id"] for one in rows if one["name"] == "rest"]
+    domain = (await door.ask("GET", "/v1/tenants/acme/domains", key=TEST_KEY)).data["domains"][0]["id"]
+    base = "/v1/tenants/acme"
+    changes: list[tuple[str, str, dict[str, Any] | None]] = [
+        ("POST", f"{base}/suppressions", {"address": "somebody@rcpt.test"}),
+        ("POST", f"{base}/suppressions/import", {"entries": [{"address": "somebody@rcpt.test"}]}),
+        ("POST", f"{base}/suppressions/undo", {"cause": "hand"}),
+        ("DELETE", f"{base}/suppressions/precious@rcpt.test", None),
+        ("POST", f"{base}/webhooks", {"name": "new", "url": "https://elsewhere.test/", "allEvents": True}),
+        ("POST", f"{base}/domains", {"name": "new.test"}),
+        ("DELETE", f"{base}/domains/{domain}", None),
+        ("POST", f"{base}/tracking", {"domainId": domain, "name": "t"}),
+        ("PATCH", f"{base}/credentials/{live}", {"hold": True}),
+        ("DELETE", f"{base}/credentials/{live}", None),
+        *(("POST", f"/v1/queue/{verb}", {"ids": [id_]}) for verb in ("hold", "delete", "retry", "release")),
+        *(("POST", f"/v1/queue/{verb}", {"all": True}) for verb in ("hold", "delete", "flush", "release")),
+    ]
+    for method, path, body in changes:
+        answer = await door.ask(method, path, body, key=TEST_KEY)
+        assert (answer.status, answer.code) == (403, "permission_denied"), (method, path, answer.body)
+        assert "live key" in answer.body["error"]["message"] or "test key" in answer.body["error"]["message"].lower()
+    own = (await door.send("precious@held.test", key=TEST_KEY)).data["id"]
+    assert (await door.ask("POST", "/v1/queue/delete", {"ids": [own]}, key=TEST_KEY)).data == {"count": 1}
+    assert (await door.ask("GET", f"/v1/emails/{id_}")).data["status"] == "held"
+
+
 async def test_a_large_message_is_shown_while_others_are_served(door: RestDoor) -> None:
     body = "x" * 70 + "\r\n"
     message = f"From: app@sender.test\r\n\r\n{body * (13_900_000 // len(body))}"
