@@ -431,6 +431,7 @@ class Daemon:
             log.info("reloaded", change=line)
         for warning in self.live.snapshot.warnings:
             log.warning("configuration", text=warning)
+        self.leaks.changed()
         self.domains.changed()
         self.sources.changed()
         await self.hook_queue.changed()

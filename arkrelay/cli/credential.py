@@ -105,7 +105,7 @@ def show_credential(state: State, as_json: bool, tenant: str | None, reveal: boo
 @click.option("--rename", metavar="NAME", help="Its new name.")
 @click.option("--username", help='An SMTP name of its own; "" takes it away.')
 @click.option("--domain", "domains", multiple=True, metavar="NAME", help='Only from these; "" allows all.')
-@click.option("--renew", is_flag=True, help="A new key; the old one is refused at once.")
+@click.option("--renew", is_flag=True, help="A new key; the old one is refused at once, and a hold stays.")
 @click.argument("name")
 @pass_state
 def set_credential(
@@ -138,7 +138,10 @@ def set_credential(
     if renew:
         made, key = tenants.renew_credential(source(state), owner, rename or name)
     tell_daemon(state)
-    _show(owner, made, key, as_json=as_json)
+    held = _suspicions(state, [owner]) if renew else NOTHING
+    _show(owner, made, key, held, as_json=as_json)
+    if (owner, made.id) in held:  # the old key's mail that waits would go at once
+        output.note(f"still on hold: look at what it sent, then arkrelay credential release {made.name}")
 
 
 @credential_command.command("release")

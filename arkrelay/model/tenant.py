@@ -40,7 +40,7 @@ class TenantLimits:
         0,
     )
     bad_address_percent: int = setting(
-        "A credential is put on hold when more of what it sent within an hour went to addresses that do not exist.",
+        "A credential is put on hold when more of what it sent within an hour, to two sites or more, does not exist.",
         Kind.INTEGER,
         50,
         high=100,

@@ -24,7 +24,7 @@ from arkrelay.policy.leaks import BadAddresses, judge_new
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
 from arkrelay.store.history import insert_events
-from arkrelay.store.known import first_times, suspect, suspicions, trust
+from arkrelay.store.known import disown, first_times, suspect, suspicions, trust
 
 log = structlog.get_logger()
 
@@ -44,6 +44,7 @@ class LeakGuard:
     async def load(self) -> None:
         """Put in force again what the database knows."""
         self._live.suspect(await self._store.read(suspicions))
+        self.changed()
 
     def settled(self, outcome: Outcome) -> None:
         """Count a recipient that came to its end; called for every outcome, at some 1 µs."""
@@ -58,7 +59,8 @@ class LeakGuard:
         self._counts[key] = count  # last: the first is idle longest
         if len(self._counts) > MOST:
             del self._counts[next(iter(self._counts))]
-        count.add(outcome.at, bad=bad)
+        site = outcome.attempt.site or outcome.recipient.domain
+        count.add(outcome.at, site, bad=bad)
         tenant = self._live.snapshot.tenants.get(message.tenant_id)
         if bad and tenant is not None:
             limits = tenant.limits
@@ -106,12 +108,24 @@ class LeakGuard:
         log.warning("credential_held", tenant=tenant_id, credential=name, reason=reason)
         self._store.write_later(job)
 
+    def changed(self) -> None:
+        """Forget holds of credentials that the configuration in force does not have: others may get their numbers."""
+        there = {(tenant.id, one.id) for tenant in self._live.snapshot.tenants.values() for one in tenant.credentials}
+        gone = [key for key in self._live.suspicions if key not in there]
+        if gone:
+            self._live.suspect({key: why for key, why in self._live.suspicions.items() if key in there})
+            self._store.write_later(lambda db: [trust(db, *key) for key in gone])
+
     async def release(self, tenant_id: str, name: str, number: int) -> bool:
-        """Take back a hold by the relay itself, with an event; return False when there was none."""
+        """Take back a hold by the relay itself, with an event; return False when there was none.
+
+        What the credential did until now is not held against it again.
+        """
         event = Event(EventKind.CREDENTIAL_RELEASED, self._clock(), tenant_id, data={"credential": name})
 
         def job(db: Connection) -> bool:
             was = trust(db, tenant_id, number)
+            disown(db, tenant_id, self._clock(), name)
             insert_events(db, (event,) if was else ())
             return was
 

@@ -72,6 +72,17 @@ def count_first_times(
     )
 
 
+def disown(db: sqlite3.Connection, tenant_id: str, at: float, credential: str) -> None:
+    """Let the first-time recipients of the day of ``at`` be the tenant's, and no longer this credential's."""
+    met = first_times(db, tenant_id, at, credential)
+    # primary key of first_times
+    db.execute(
+        "DELETE FROM first_times WHERE tenant_id = ? AND day = ? AND credential = ?",
+        (tenant_id, _day(at), credential),
+    )
+    count_first_times(db, tenant_id, at, "", met.passed, met.held)
+
+
 def prune(db: sqlite3.Connection, before: float) -> None:
     """Forget the counts of days before then; to whom was written stays."""
     db.execute("DELETE FROM first_times WHERE day < ?", (_day(before),))  # a handful of rows per tenant and day

@@ -2,6 +2,8 @@
 
 import asyncio
 import smtplib
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -26,7 +28,11 @@ name = "other"
 type = "api"
 secret = "{OTHER}"
 """
-NOBODY = {f"bad{i}@rcpt.test": "550 5.1.1 There is no such mailbox" for i in range(200)}
+SITES = ("rcpt.test", "else.test")
+NOBODY = {f"bad{i}@{SITES[i % 2]}": "550 5.1.1 There is no such mailbox" for i in range(200)}
+NOBODY |= {f"gone{i}@rcpt.test": "550 5.1.1 There is no such mailbox" for i in range(60)}
+BAD = list(NOBODY)
+HOUR_S, DAY_S = 3600, 86400
 BASE = "/v1/tenants/acme/credentials"
 
 
@@ -38,8 +44,9 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 async def started(stack: AsyncExitStack, folder: Path, limits: str = "", file: str = "") -> Relay:
     dns = await stack.enter_async_context(DnsServer())
-    dns.set("rcpt.test", "MX", "10 mx.rcpt.test.")
-    dns.set("mx.rcpt.test", "A", "127.0.0.1")
+    for site in ("rcpt.test", "else.test"):
+        dns.set(site, "MX", f"10 mx.{site}.")
+        dns.set(f"mx.{site}", "A", "127.0.0.1")
     mx = await stack.enter_async_context(Mx(Script(rcpt=NOBODY)))
     relay = Relay(
         folder,
@@ -70,6 +77,12 @@ async def send(relay: Relay, key: str, *to: str) -> str:
     return str(answer["data"]["id"])
 
 
+async def budget_lasts() -> None:
+    """Return when no day begins soon (UTC), with which a budget would."""
+    left_s = DAY_S - time.time() % DAY_S
+    await asyncio.sleep(left_s + 0.1 if left_s < 40 else 0)
+
+
 async def events(relay: Relay, kind: str) -> list[dict[str, Any]]:
     found = (await relay.get("/v1/events?limit=1000"))["data"]["events"]
     return [one for one in found if one["event"] == kind]
@@ -85,8 +98,8 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
     credential = f"{BASE}/7"
     for i in range(4):
         await send(relay, OTHER, f"good{i}@rcpt.test")
-    for i in range(12):
-        await send(relay, KEY, f"bad{i}@rcpt.test")
+    for address in BAD[:12]:
+        await send(relay, KEY, address)
     shown = (await relay.until(credential, lambda answer: answer["data"]["hold"]))["data"]
     assert "10 of 10 recipients within an hour" in shown["holdReason"]
     assert (tmp_path / "tenants" / "acme.toml").read_text() == before
@@ -144,6 +157,7 @@ async def test_a_key_whose_addresses_do_not_exist_is_held_and_its_owner_is_not(
 async def test_a_budget_of_new_recipients_holds_them_and_three_budgets_hold_the_key(
     tmp_path: Path, stack: AsyncExitStack
 ) -> None:
+    await budget_lasts()
     relay = await started(stack, tmp_path, "new_recipients_daily = 3")
     tokens = [await send(relay, KEY, f"new{i}@rcpt.test") for i in range(4)]
     for token in tokens[:3]:
@@ -164,18 +178,73 @@ async def test_a_budget_of_new_recipients_holds_them_and_three_budgets_hold_the_
     assert len(await events(relay, "NewRecipientsExceeded")) == 1
 
 
+async def test_one_site_that_refuses_everybody_holds_no_key(tmp_path: Path, stack: AsyncExitStack) -> None:
+    relay = await started(stack, tmp_path, "bad_address_least = 20")
+    tokens = [await send(relay, KEY, f"gone{i}@rcpt.test") for i in range(40)]
+    for token in tokens:
+        await relay.until(f"/v1/emails/{token}", lambda answer: answer["data"]["status"] == "hardfail")
+    assert not (await relay.get(f"{BASE}/7"))["data"]["hold"]
+    await send(relay, KEY, BAD[1])
+    await relay.until(f"{BASE}/7", lambda answer: answer["data"]["hold"])
+
+
+async def test_a_release_lasts_until_as_much_has_come_again(tmp_path: Path, stack: AsyncExitStack) -> None:
+    await budget_lasts()
+    relay = await started(stack, tmp_path, "new_recipients_daily = 2")
+    for i in range(6):
+        await send(relay, KEY, f"new{i}@rcpt.test")
+    await relay.until(f"{BASE}/7", lambda answer: answer["data"]["hold"])
+    words = ("-m", "arkrelay", "credential", "set", "stolen", "-t", "acme", "-c", str(relay.config), "--renew")
+    renewing = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=-1, stderr=-2)
+    said = (await renewing.communicate())[0].decode()
+    assert "still on hold: look at what it sent, then arkrelay credential release stolen" in said
+    key = said.partition("ark_live_")[2].split()[0]
+    await relay.call("PATCH", f"{BASE}/7", {"hold": False})
+    await relay.kill()
+    await relay.start()
+    for i in range(5):
+        await send(relay, f"ark_live_{key}", f"later{i}@rcpt.test")
+    await relay.stop()  # what is to be looked at has been
+    await relay.start()
+    assert not (await relay.get(f"{BASE}/7"))["data"]["hold"]
+    assert len(await events(relay, "NewRecipientsExceeded")) == 1  # of the tenant nothing is forgotten
+    await send(relay, f"ark_live_{key}", "later5@rcpt.test")
+    await relay.until(f"{BASE}/7", lambda answer: answer["data"]["hold"])
+
+
+async def test_a_removed_credential_leaves_no_hold_behind(tmp_path: Path, stack: AsyncExitStack) -> None:
+    await budget_lasts()
+    relay = await started(stack, tmp_path, "new_recipients_daily = 1")
+    for i in range(3):
+        await send(relay, KEY, f"new{i}@rcpt.test")
+    await relay.until(f"{BASE}/7", lambda answer: answer["data"]["hold"])
+    file = tmp_path / "tenants" / "acme.toml"
+    text = file.read_text()
+    file.write_text(text.replace(KEYS.partition('[[credentials]]\nname = "other"')[0], "\n"))
+    await relay.call("POST", "/v1/control/reload")
+    await relay.call("GET", f"{BASE}/7", status=404)
+    file.write_text(text)
+    await relay.call("POST", "/v1/control/reload")
+    assert not (await relay.get(f"{BASE}/7"))["data"]["hold"]
+    await relay.stop()
+    await relay.start()
+    assert not (await relay.get(f"{BASE}/7"))["data"]["hold"]
+
+
 async def test_mail_of_a_held_key_that_waits_is_held_when_it_is_due(tmp_path: Path, stack: AsyncExitStack) -> None:
     relay = await started(stack, tmp_path, "bad_address_percent = 40\nbad_address_least = 5")
     waiting = await send(relay, KEY, "ann@nowhere.test")  # whose domain does not answer
     await relay.until(f"/v1/emails/{waiting}", lambda answer: answer["data"]["status"] == "softfail")
-    for i in range(5):
-        await send(relay, KEY, f"bad{i}@rcpt.test")
+    for address in BAD[:5]:
+        await send(relay, KEY, address)
     await relay.until(f"{BASE}/7", lambda answer: answer["data"]["hold"])
     await relay.call("POST", "/v1/queue/flush", {})
     await relay.until(f"/v1/emails/{waiting}", lambda answer: answer["data"]["status"] == "held")
 
 
 async def test_limits_are_told_once_an_hour_over_restarts_too(tmp_path: Path, stack: AsyncExitStack) -> None:
+    left_s = HOUR_S - time.time() % HOUR_S
+    await asyncio.sleep(left_s + 0.1 if left_s < 40 else 0)  # the limit starts anew at the top of the hour
     relay = await started(stack, tmp_path, "hourly = 10")
     for i in range(10):
         await send(relay, OTHER, f"u{i}@rcpt.test")
@@ -188,6 +257,7 @@ async def test_limits_are_told_once_an_hour_over_restarts_too(tmp_path: Path, st
 
 
 async def test_smtp_of_a_held_key_goes_on_and_is_held(tmp_path: Path, stack: AsyncExitStack) -> None:
+    await budget_lasts()
     relay = await started(stack, tmp_path, "new_recipients_daily = 1")
 
     def submit(to: str) -> str:

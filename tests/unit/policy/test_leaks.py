@@ -10,7 +10,7 @@ NOW = 1_800_000_000.0
 def counted(good: int, bad: int) -> BadAddresses:
     count = BadAddresses()
     for number in range(good + bad):
-        count.add(NOW, bad=number < bad)
+        count.add(NOW, f"site{number % 2}", bad=number < bad)
     return count
 
 
@@ -31,11 +31,21 @@ def test_what_is_older_than_an_hour_is_forgotten() -> None:
     count = BadAddresses()
     for minute in range(120):
         for _ in range(2):
-            count.add(NOW + 60 * minute, bad=minute < 60)
+            count.add(NOW + 60 * minute, "a", bad=minute < 60)
     assert not count.judge(1, 1)
-    for _ in range(40):
-        count.add(NOW - 3600, bad=True)  # by a clock that was set back
+    for number in range(40):
+        count.add(NOW - 3600, "ab"[number % 2], bad=True)  # by a clock that was set back
     assert count.judge(1, 1).startswith("40 of 160 ")
+
+
+def test_a_site_alone_says_nothing_and_another_is_enough() -> None:
+    count = BadAddresses()
+    for minute in range(60):
+        count.add(NOW + 60 * minute, "broken.test", bad=True)
+        count.add(NOW + 60 * minute, "fine.test", bad=False)
+    assert not count.judge(10, 50)
+    count.add(NOW + 3600, "other.test", bad=True)
+    assert count.judge(10, 50)
 
 
 @pytest.mark.parametrize(("met", "budget", "held"), [(30, 10, True), (29, 10, False), (1000, 0, False)])
