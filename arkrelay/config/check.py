@@ -11,7 +11,7 @@ from arkrelay.config.addresses import Endpoint, parse_endpoint, parse_host_port
 from arkrelay.config.schema import Reader
 from arkrelay.model.address import AddressError, parse_domain, parse_mailbox
 from arkrelay.model.delivery import Route, TlsRule
-from arkrelay.model.settings import Listen, Sandbox, Settings
+from arkrelay.model.settings import Listen, Settings
 from arkrelay.policy.route import POOL_NAME
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def check_settings(part: Part[Settings], tenant_ids: Collection[str]) -> None:
     _check_smarthosts(reader, settings.route)
     for rule in settings.tls_policy:
         _check_rule_domain(reader, rule)
-    _check_sandbox(reader, settings.sandbox)
+    _check_sandbox(reader, settings)
 
 
 def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[str]) -> None:
@@ -99,7 +99,8 @@ def _check_listeners(reader: Reader, settings: Settings, tenant_ids: Collection[
             reader.report(reader.at(listen, "tls"), "needs a certificate, and there is no [tls]")
 
 
-def _check_sandbox(reader: Reader, sandbox: Sandbox) -> None:
+def _check_sandbox(reader: Reader, settings: Settings) -> None:
+    sandbox = settings.sandbox
     for index, member in enumerate(sandbox.members):
         try:
             parse_mailbox(member, utf8=True)
@@ -107,6 +108,8 @@ def _check_sandbox(reader: Reader, sandbox: Sandbox) -> None:
             reader.report(f"sandbox.members[{index}]", str(exc))
     if sandbox.domain and sandbox.domain == sandbox.simulator:
         reader.report("sandbox.simulator", "is the domain that mail of the sandbox comes from: take another")
+    if sandbox.simulator and sandbox.simulator == settings.return_path_host:
+        reader.report("sandbox.simulator", "is the host that bounces come to: take another")
 
 
 def _check_addresses(reader: Reader, settings: Settings) -> None:

@@ -11,6 +11,7 @@ from arkrelay.model.address import AddressError, parse_mailbox
 from arkrelay.model.settings import Settings
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
 from arkrelay.policy.metadata import faults
+from arkrelay.policy.records import RETURN_PATH_LABEL
 from arkrelay.policy.targets import parse_target
 
 CREDENTIAL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,50}")  # Ark contract §8.6
@@ -71,6 +72,14 @@ def check_domains(tenants: Mapping[str, Part[Tenant]]) -> None:
             if owner != tenant_id or part.value.domain(domain.name) is not domain:
                 whose = "this tenant" if owner == tenant_id else f"tenant {owner}"
                 part.reader.report(part.reader.at(domain, "name"), f"{domain.name} is already a domain of {whose}")
+
+
+def check_simulator(main: Part[Settings], tenants: Mapping[str, Part[Tenant]]) -> None:
+    """Report a simulator at a tenant's own domain, or where its bounces come to: mail to it would never leave."""
+    simulator = main.value.sandbox.simulator
+    for tenant_id, part in tenants.items():
+        if any(simulator in {one.name, f"{RETURN_PATH_LABEL}.{one.name}"} for one in part.value.domains):
+            main.reader.report("sandbox.simulator", f"is a domain of tenant {tenant_id}: its mail would never leave")
 
 
 def check_pools(main: Part[Settings], tenants: Mapping[str, Part[Tenant]]) -> None:

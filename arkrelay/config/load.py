@@ -16,6 +16,7 @@ from arkrelay.config.checktenants import (
     check_platform,
     check_pools,
     check_reports,
+    check_simulator,
     check_tenant,
     unsubscribe_warnings,
 )
@@ -128,6 +129,7 @@ class _Loading:
         check_domains(tenants)
         check_reports(main, tenants.values())
         check_pools(main, tenants)
+        check_simulator(main, tenants)
         for part in tenants.values():
             check_tenant(part, allow_http=settings.webhooks.allow_http)
             self._check_credentials(part)

@@ -43,7 +43,14 @@ PARTS = {
     "policy": Part(Reply(554, "5.7.1", "simulated: message refused by policy", Stage.DOT)),
     "suppressed": Part(_OK, suppressed=True),
 } | {str(kind): Part(_OK, afterwards=kind) for kind in Afterwards}
-_UNKNOWN = Part(Reply(550, "5.1.1", f"simulated: known here are {', '.join(sorted(PARTS))}", Stage.RCPT))
+_UNKNOWN = Part(Reply(550, "5.1.1", f"simulated: no such user, but {', '.join(sorted(PARTS))}", Stage.RCPT))
+
+
+def left_undone(address: str, *, unsubscribable: bool) -> str:
+    """Return a sentence when the reader could not do its part with a message that it got, else nothing."""
+    if part_of(address).afterwards is not Afterwards.UNSUBSCRIBE or unsubscribable:
+        return ""
+    return "Its reader found no way to unsubscribe: the message does not offer one."
 
 
 def part_of(address: str) -> Part:

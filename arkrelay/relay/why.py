@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from arkrelay.model.errors import NotFound
-from arkrelay.model.message import QUEUED, Recipient
+from arkrelay.model.message import QUEUED, SIMULATOR, Recipient, Status
 from arkrelay.model.report import ReportKind
 from arkrelay.policy.schedule import Lane
 from arkrelay.policy.sentences import called, lane_sentence, sentence, when
+from arkrelay.policy.simulate import left_undone
 from arkrelay.relay.queue import Queue
 from arkrelay.store import queue as rows
 from arkrelay.store import reports
@@ -68,6 +69,9 @@ def about(recipient: Recipient, queue: Queue, now: float) -> Why:
     """Return the answer about a recipient as it was read just now."""
     obstacle = obstacle_of(recipient, queue, now) if recipient.status in QUEUED else ""
     said = f"Waits {obstacle}." if obstacle else sentence(recipient, queue.lane(recipient.destination), now)
+    if recipient.destination == SIMULATOR and recipient.status is Status.SENT:
+        undone = left_undone(recipient.address, unsubscribable=recipient.message.stream is not None)
+        said = f"{said} {undone}".rstrip()
     return Why(recipient.address, said, recipient.token)
 
 

@@ -169,6 +169,10 @@ MAIN = [
     ("[[route]]\ndomain = '*'\nhost = 'smart'", 'route[0].host: the port is missing: expected "host:port"'),
     ("[[tls_policy]]\ndomain = 'a..b'\nrequire = 'verified'", "tls_policy[0].domain: the domain has an empty label"),
     ("[[tls_policy]]\ndomain = 'a.test'", "tls_policy[0].require: is required"),
+    (
+        "[public]\nreturn_path_host = 'rp.relay.test'\n[sandbox]\nsimulator = 'rp.relay.test'",
+        "sandbox.simulator: is the host that bounces come to: take another",
+    ),
     ("[tls_reports]\nsend = true", "tls_reports.contact: is needed to send reports"),
     (
         "[tls_reports]\ncontact = 'tls@nobody.test'",
@@ -214,6 +218,15 @@ def test_a_broken_setting_is_named_with_file_key_and_reason(folder: Folder, text
     folder.main(text)
     assert len(folder.problems()) == 1
     assert folder.problems()[0].startswith(f"arkrelay.toml: {problem}")
+
+
+@pytest.mark.parametrize("simulator", ["sender.test", "psrp.sender.test"])
+def test_the_simulator_is_no_domain_of_real_mail(folder: Folder, simulator: str) -> None:
+    folder.main(f"[sandbox]\nsimulator = '{simulator}'")
+    folder.tenant("acme", "[[domains]]\nname = 'sender.test'")
+    assert folder.problems() == [
+        "arkrelay.toml: sandbox.simulator: is a domain of tenant acme: its mail would never leave"
+    ]
 
 
 TENANT = [

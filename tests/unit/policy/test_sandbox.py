@@ -3,8 +3,10 @@
 import pytest
 
 from arkrelay.model.address import parse_mailbox
+from arkrelay.model.attempt import BounceClass
 from arkrelay.model.settings import Sandbox
 from arkrelay.model.tenant import Domain, Tenant
+from arkrelay.policy.classify import Rules, classify
 from arkrelay.policy.sandbox import check, day_of, is_sandboxed
 from arkrelay.policy.simulate import PARTS, Afterwards, part_of
 
@@ -48,3 +50,17 @@ def test_every_name_plays_its_part_with_and_without_a_suffix() -> None:
     assert {part.afterwards for part in PARTS.values()} >= set(Afterwards)
     assert part_of("who@s.test").reply.code == 550
     assert "hardfail" in part_of("who@s.test").reply.text
+
+
+@pytest.mark.parametrize(
+    ("name", "bounce_class"),
+    [
+        ("hardfail", BounceClass.BAD_ADDRESS),
+        ("nobody-knows-it", BounceClass.BAD_ADDRESS),
+        ("policy", BounceClass.POLICY),
+        ("full", BounceClass.MAILBOX_FULL),
+        ("softfail", BounceClass.TRY_LATER),
+    ],
+)
+def test_a_part_is_of_the_class_that_its_name_says(name: str, bounce_class: BounceClass) -> None:
+    assert classify(part_of(f"{name}@s.test").reply, Rules.load(), attempts=1).bounce_class is bounce_class
