@@ -51,6 +51,7 @@ class Operation:
     body_bytes: Callable[[web.Request], int] | int = SMALL_BYTES
     also: tuple[int, ...] = ()  # other statuses of a success,
     refuses: tuple[int, ...] = ()  # and of a refusal, that its kind does not have (openapi)
+    replayed: Callable[[Ask[Any, Any], bytes], None] | None = None  # sets the headers of an answer that is repeated
     tests: bool = False  # a test key may ask it though it changes something: it reaches nobody, or looks for itself
     secret: bool = False  # its answer may show a key: kept sealed, and in no log
     beside: tuple[tuple[str, type[Any]], ...] = ()  # what a Page has as ``more``
@@ -94,7 +95,10 @@ class Operation:
                 caller.owner, request, request.path.removeprefix("/v1"), raw, lambda data: envelope(ask, data)
             )
             if isinstance(found, Replay):
-                return _json(await self._opened(ask, found.receipt.body), found.receipt.status)
+                body = await self._opened(ask, found.receipt.body)
+                if self.replayed is not None:
+                    self.replayed(ask, body)
+                return _json(body, found.receipt.status, ask.headers)
             if found is None:
                 ask.body = _body(raw, body_type)
                 return await self._run(ask)

@@ -37,7 +37,7 @@ from arkrelay.api.pages import Pages, show_pages
 from arkrelay.api.parts import CONTROL, PARTS, Parts
 from arkrelay.api.public import Public, ask_first
 from arkrelay.api.record import recorder
-from arkrelay.api.sending import body_limit
+from arkrelay.api.sending import body_limit, tell_limit_again
 from arkrelay.base.eventstream import MEDIA
 
 TENANT = "/tenants/{tenantId}"
@@ -47,11 +47,28 @@ CREDENTIAL = f"{TENANT}/credentials/{{credentialId}}"
 DOMAIN = f"{TENANT}/domains/{{domainId}}"
 TRACKING = f"{TENANT}/tracking/{{trackingId}}"
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("POST", "/emails", "emails.send", send.send, tests=True, body_bytes=body_limit),
     Operation(
-        "POST", "/emails/batch", "emails.send_batch", send.send_batch, tests=True, body_bytes=body_limit, also=(207,)
+        "POST", "/emails", "emails.send", send.send, replayed=tell_limit_again, tests=True, body_bytes=body_limit
     ),
-    Operation("POST", "/emails/raw", "emails.send_raw", raw.send_raw, tests=True, body_bytes=body_limit),
+    Operation(
+        "POST",
+        "/emails/batch",
+        "emails.send_batch",
+        send.send_batch,
+        replayed=tell_limit_again,
+        tests=True,
+        body_bytes=body_limit,
+        also=(207,),
+    ),
+    Operation(
+        "POST",
+        "/emails/raw",
+        "emails.send_raw",
+        raw.send_raw,
+        replayed=tell_limit_again,
+        tests=True,
+        body_bytes=body_limit,
+    ),
     Operation("GET", "/emails", "emails.list", emails.list_all),
     Operation("GET", "/emails/{emailId}", "emails.retrieve", emails.retrieve),
     Operation("GET", "/emails/{emailId}/deliveries", "emails.retrieve_deliveries", emails.retrieve_deliveries),

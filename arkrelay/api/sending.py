@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from arkrelay.api.ask import Ask
@@ -123,6 +124,13 @@ async def submit(ask: Ask[Any, Any], message: Submission, to: list[str]) -> Send
     ask.email_id = accepted.tokens[0]
     tell_limit(ask, message.tenant_id)
     return answer(accepted)
+
+
+def tell_limit_again(ask: Ask[Any, Any], body: bytes) -> None:
+    """Put it on the answer of a send that was made before, as it is now."""
+    tenant_id = msgspec.json.decode(body)["data"]["tenantId"]
+    if tenant_id in ask.snapshot.tenants:
+        tell_limit(ask, tenant_id)
 
 
 def tell_limit(ask: Ask[Any, Any], tenant_id: str) -> None:

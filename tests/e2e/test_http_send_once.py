@@ -56,6 +56,8 @@ async def test_a_repeated_request_gets_the_same_answer_and_sends_nothing(
     for bare in (path, path.removeprefix("/v1")):
         again = await post(door, bare, body, f"again{len(path)}")
         assert (again.status, again.text) == (first.status, first.text)
+        told = [{name for name in one.headers if name.startswith("X-SendLimit")} for one in (first, again)]
+        assert told[1] == told[0] >= {"X-SendLimit-Used", "X-SendLimit-Reset"}
     assert await total(door) == before + 1
 
 
