@@ -187,7 +187,7 @@ class Drafts:
         for draft in drafts:
             self._meter.add(draft.message.tenant_id, -draft.counted, draft.message.accepted_at)
             for event in draft.events:
-                self._meter.untold(draft.message.tenant_id, event.kind, event.at)
+                self._meter.untold(event)
 
     def kept(self, draft: Draft, recipients: Sequence[Recipient]) -> None:
         """Give back what of a message was held by the write that kept it: ``recipients`` are as they are there."""
@@ -360,9 +360,10 @@ class Drafts:
             kind = EventKind.LIMIT_EXCEEDED
         elif held is None and warns(used[0], limit, counting):
             kind = EventKind.LIMIT_APPROACHING
-        if kind is None or not self._meter.tells(tenant.id, kind, at):
+        if kind is None:
             return ()
-        return (Event(kind, at, tenant.id, data={"volume": used[0] + counting, "limit": limit}),)
+        event = Event(kind, at, tenant.id, data={"volume": used[0] + counting, "limit": limit})
+        return (event,) if self._meter.tells(event) else ()
 
 
 def who(snapshot: Snapshot, tenant_id: str, credential: str | None) -> tuple[Tenant, Credential | None]:

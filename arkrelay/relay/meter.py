@@ -10,10 +10,10 @@ and clears nothing.
 import time
 from dataclasses import dataclass, field
 
-from arkrelay.model.event import EventKind
+from arkrelay.model.event import Event
 from arkrelay.policy.limits import hour_start, month_start
 from arkrelay.store.database import Store
-from arkrelay.store.usage import granted_since, told_in
+from arkrelay.store.usage import granted_since, told_in, told_of
 
 HOUR_S = 3600
 
@@ -24,7 +24,7 @@ class _Count:
     in_hour: int
     month: tuple[int, int]
     in_month: int
-    told: set[str] = field(default_factory=set)  # of the hour's limit: kinds of events
+    told: set[str] = field(default_factory=set)  # of the hour's limit: see ``told_of``
 
 
 class Meter:
@@ -65,19 +65,19 @@ class Meter:
         count.in_hour = max(0, count.in_hour + recipients)
         count.in_month = max(0, count.in_month + recipients)
 
-    def tells(self, tenant_id: str, kind: EventKind, now: float) -> bool:
-        """Return whether this is to be told of the limit: once in an hour, over restarts too."""
-        told = self._count(tenant_id, now).told
-        if kind in told:
+    def tells(self, event: Event) -> bool:
+        """Return whether this is to be told of its limit: once in an hour, over restarts too."""
+        told = self._count(event.tenant_id or "", event.at).told
+        if told_of(event) in told:
             return False
-        told.add(kind)
+        told.add(told_of(event))
         return True
 
-    def untold(self, tenant_id: str, kind: EventKind, now: float) -> None:
+    def untold(self, event: Event) -> None:
         """Take back that something was told: the message that told it did not come about."""
-        count = self._count(tenant_id, now)
-        if _hour(now) == count.hour:
-            count.told.discard(kind)
+        count = self._count(event.tenant_id or "", event.at)
+        if _hour(event.at) == count.hour:
+            count.told.discard(told_of(event))
 
     def _count(self, tenant_id: str, now: float) -> _Count:
         count = self._counts.get(tenant_id)

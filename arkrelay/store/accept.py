@@ -14,7 +14,7 @@ from arkrelay.store import granted
 from arkrelay.store.engagement import LinkSet, insert_links
 from arkrelay.store.history import attempt_row, insert_attempts, insert_events
 from arkrelay.store.rows import insert_rows, message_row, recipient_row
-from arkrelay.store.usage import HOUR_S, TOLD, count, count_change, start_of
+from arkrelay.store.usage import HOUR_S, TOLD, count, count_change, start_of, told_of
 
 _INSERT_MESSAGE = "INSERT INTO messages VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
 _INSERT_RECIPIENT = "INSERT INTO recipients VALUES (" + ", ".join("?" * 23) + ")"  # noqa: S608 -- question marks only
@@ -68,7 +68,7 @@ def insert_messages(db: sqlite3.Connection, insertions: Sequence[Insertion], epo
     insert_events(db, events)
     for event in events:
         if event.kind in _ONCE_AN_HOUR:
-            count(db, (TOLD, event.tenant_id or "", event.kind.value, start_of(event.at, HOUR_S)), 1)
+            count(db, (TOLD, event.tenant_id or "", told_of(event), start_of(event.at, HOUR_S)), 1)
 
 
 def _count(db: sqlite3.Connection, insertion: Insertion) -> None:

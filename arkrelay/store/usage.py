@@ -16,13 +16,14 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from arkrelay.model.event import Event
 from arkrelay.model.message import Recipient, Status
 from arkrelay.store.connection import Connection, Counter
 from arkrelay.store.rows import insert_rows
 
 TOTAL = "total"  # recipients per tenant and status, start 0
 GRANTED = "granted"  # recipients that use up send limits, per tenant and hour: see granted.py
-TOLD = "told"  # what a tenant was told of its send limit, per hour
+TOLD = "told"  # what a tenant was told of its send limit, per hour: see ``told_of``
 QUARTER = "quarter"  # usage per tenant, quarter of an hour and status
 DAY = "day"  # the same per day
 QUARTER_S, HOUR_S, DAY_S = 900, 3600, 86400
@@ -104,8 +105,13 @@ def granted_since(conn: sqlite3.Connection, tenant_id: str, at: float) -> int:
     return n or 0
 
 
+def told_of(event: Event) -> str:
+    """Return what makes two events of a send limit the same to who hears them: a changed limit is another."""
+    return f"{event.kind.value} {event.data.get('limit')}"
+
+
 def told_in(conn: sqlite3.Connection, tenant_id: str, at: float) -> frozenset[str]:
-    """Return what the tenant was told in the hour of ``at``: names of events."""
+    """Return what the tenant was told in the hour of ``at``, as ``told_of`` has it."""
     # primary key of counters: (name, tenant_id, start)
     rows = conn.execute(
         "SELECT item FROM counters WHERE name = ? AND tenant_id = ? AND start = ?",

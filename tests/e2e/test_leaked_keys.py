@@ -254,6 +254,12 @@ async def test_limits_are_told_once_an_hour_over_restarts_too(tmp_path: Path, st
         await relay.start()
     (near,), (over,) = await events(relay, "SendLimitApproaching"), await events(relay, "SendLimitExceeded")
     assert (near["data"], over["data"]) == ({"volume": 10, "limit": 10}, {"volume": 11, "limit": 10})
+    file = tmp_path / "tenants" / "acme.toml"
+    file.write_text(file.read_text().replace("hourly = 10", "hourly = 11"))
+    await relay.call("POST", "/v1/control/reload")
+    await send(relay, OTHER, "eleventh@rcpt.test")
+    await send(relay, OTHER, "twelfth@rcpt.test")
+    assert [one["data"]["limit"] for one in await events(relay, "SendLimitExceeded")] == [10, 11]
 
 
 async def test_smtp_of_a_held_key_goes_on_and_is_held(tmp_path: Path, stack: AsyncExitStack) -> None:

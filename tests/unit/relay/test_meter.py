@@ -14,6 +14,10 @@ TOP = 1_800_000_000.0 // HOUR_S * HOUR_S
 DAY_S = 86_400
 
 
+def of(tenant_id: str, kind: EventKind, at: float, limit: int = 10) -> Event:
+    return Event(kind, at, tenant_id, data={"volume": 11, "limit": limit})
+
+
 def test_the_hour_starts_anew_at_its_top_and_the_month_on_its_first(rig: Rig) -> None:
     meter = Meter(rig.store)
     meter.add("acme", 5, TOP)
@@ -39,44 +43,45 @@ def test_tenants_are_counted_apart_and_a_message_that_did_not_come_about_is_take
 def test_a_time_before_this_hour_clears_nothing(rig: Rig, back_s: int) -> None:
     meter = Meter(rig.store)
     meter.add("acme", 3, TOP)
-    assert meter.tells("acme", EventKind.LIMIT_EXCEEDED, TOP)
+    assert meter.tells(of("acme", EventKind.LIMIT_EXCEEDED, TOP))
     meter.add("acme", 2, TOP - back_s)
     assert meter.used("acme", TOP - back_s)[0] == 5
-    assert not meter.tells("acme", EventKind.LIMIT_EXCEEDED, TOP - back_s)
+    assert not meter.tells(of("acme", EventKind.LIMIT_EXCEEDED, TOP - back_s))
 
 
 def test_what_an_hour_that_is_over_gives_back_is_not_taken_from_the_next(rig: Rig) -> None:
     meter = Meter(rig.store)
     meter.add("acme", 4, TOP - 1)
     meter.add("acme", 3, TOP)
-    assert meter.tells("acme", EventKind.LIMIT_APPROACHING, TOP)
+    assert meter.tells(of("acme", EventKind.LIMIT_APPROACHING, TOP))
     meter.add("acme", -4, TOP - 1)
-    meter.untold("acme", EventKind.LIMIT_APPROACHING, TOP - 1)
+    meter.untold(of("acme", EventKind.LIMIT_APPROACHING, TOP - 1))
     assert meter.used("acme", TOP) == (3, 3)
-    assert not meter.tells("acme", EventKind.LIMIT_APPROACHING, TOP)
+    assert not meter.tells(of("acme", EventKind.LIMIT_APPROACHING, TOP))
 
 
 def test_each_thing_is_told_of_a_limit_once_an_hour(rig: Rig) -> None:
     meter = Meter(rig.store)
     for kind in (EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED):
-        assert [meter.tells("acme", kind, TOP), meter.tells("acme", kind, TOP + 1)] == [True, False]
-        assert meter.tells("other", kind, TOP)
+        assert [meter.tells(of("acme", kind, TOP)), meter.tells(of("acme", kind, TOP + 1))] == [True, False]
+        assert meter.tells(of("other", kind, TOP))
+        assert meter.tells(of("acme", kind, TOP, limit=20))  # it was raised
     for kind in (EventKind.LIMIT_APPROACHING, EventKind.LIMIT_EXCEEDED):
-        assert meter.tells("acme", kind, TOP + HOUR_S)
-        meter.untold("acme", kind, TOP + HOUR_S)
-        assert meter.tells("acme", kind, TOP + HOUR_S + 1)
+        assert meter.tells(of("acme", kind, TOP + HOUR_S))
+        meter.untold(of("acme", kind, TOP + HOUR_S))
+        assert meter.tells(of("acme", kind, TOP + HOUR_S + 1))
 
 
 async def test_what_was_told_of_a_limit_is_not_told_again_after_a_restart(rig: Rig) -> None:
     at = time.time()
-    told = Event(EventKind.LIMIT_EXCEEDED, at, "acme", data={"volume": 11, "limit": 10})
+    told = of("acme", EventKind.LIMIT_EXCEEDED, at)
     insertion = Insertion((one := rig.held()).message, [one], b"x", [told])
     await rig.store.write(lambda db: insert_messages(db, [insertion], rig.store.epoch))
     meter = Meter(rig.store)
     await meter.load(["acme", "other"])
-    assert not meter.tells("acme", EventKind.LIMIT_EXCEEDED, at)
-    assert meter.tells("acme", EventKind.LIMIT_APPROACHING, at)
-    assert meter.tells("other", EventKind.LIMIT_EXCEEDED, at)
+    assert not meter.tells(of("acme", EventKind.LIMIT_EXCEEDED, at))
+    assert meter.tells(of("acme", EventKind.LIMIT_APPROACHING, at))
+    assert meter.tells(of("other", EventKind.LIMIT_EXCEEDED, at))
 
 
 async def test_what_was_accepted_is_found_again_without_what_was_held(rig: Rig) -> None:
