@@ -23,6 +23,7 @@ from arkrelay.policy.suppress import on_failure
 UNCERTAIN_PAUSE_S = 300.0  # the least wait before a message that may have arrived is sent again
 UNCERTAIN_COPIES = 4  # at most so many copies of one message, ever; then a person decides
 STOPPED_PAUSE_S = 5.0  # before a recipient that could not be begun is looked at again
+REFUSED = "Refused: "  # how the reason begins of what was kept though policy refused it (``smtp.errors``)
 POISON_ATTEMPTS = 5  # surprises of ours in a row before a recipient is held for a person
 _RELEASABLE = frozenset({HoldReason.SUPPRESSED, HoldReason.CREDENTIAL})  # what would hold it again when it is due
 STATUS_EVENT = {
@@ -121,6 +122,11 @@ def release_at(recipient: Recipient, now: float, reason: str, past: HoldReason |
         events=(event,),
         uncertain=recipient.uncertain,
     )
+
+
+def was_refused(recipient: Recipient) -> bool:
+    """Return whether policy refused this when it was submitted: none of it is checked or signed, so it never goes."""
+    return recipient.status is Status.HARDFAIL and not recipient.attempts and recipient.reason.startswith(REFUSED)
 
 
 def passed_over(recipient: Recipient) -> HoldReason | None:

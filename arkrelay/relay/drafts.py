@@ -27,6 +27,7 @@ from arkrelay.policy import admit as policy
 from arkrelay.policy.engage import stream_of
 from arkrelay.policy.limits import warns
 from arkrelay.policy.notify import delay_at
+from arkrelay.policy.outcomes import REFUSED
 from arkrelay.policy.route import TEST_DESTINATION, destination_of
 from arkrelay.policy.sandbox import is_sandboxed
 from arkrelay.relay.copies import Copies, NotPersonal
@@ -162,7 +163,7 @@ class Drafts:
             None if submission.return_path is None else str(submission.return_path),
             size_bytes=len(submission.content),
         )
-        reason = f"Refused: {refused}"
+        reason = f"{REFUSED}{refused}"
         recipients = tuple(
             Recipient(
                 self._store.new_recipient_id(),

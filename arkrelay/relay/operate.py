@@ -20,6 +20,7 @@ from arkrelay.model.outcome import Outcome
 from arkrelay.model.tenant import TenantLimits
 from arkrelay.policy import outcomes
 from arkrelay.policy.admit import withheld
+from arkrelay.policy.outcomes import was_refused
 from arkrelay.relay import settle
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.queue import Queue
@@ -101,6 +102,8 @@ class Operator:
             raise NotFound(f"there is no message {token}")
         if recipient.status not in APPLIES[verb]:
             raise Conflict(f"{token} is {recipient.status}: there is nothing to {verb}")
+        if was_refused(recipient):
+            raise Conflict(f"{token} was refused when it was submitted: mend that, and send it again")
         if verb is Verb.RETRY and not await self._store.read(lambda db: bodies.has_content(db, recipient.message.id)):
             raise Conflict(f"the content of {token} is past its retention and was deleted")
         if verb is Verb.RETRY:
@@ -178,6 +181,7 @@ class Operator:
             found = select(db)
             # of what is finished the content may be gone: there is nothing to send
             whole = [one for one in found if one.status in _UNSENT or bodies.has_content(db, one.message.id)]
+            whole = [one for one in whole if not was_refused(one)]
             free = LetGo(whole) if terms is None else let_go(db, whole, terms, now)
             outcomes = [
                 _outcome(verb, one, now, reason, self._past(verb, one, named=named)) for one in free.recipients

@@ -261,6 +261,9 @@ async def test_refused_mail_may_be_accepted_and_logged_instead(tmp_path: Path, d
         failed = await becomes(relay, text.rsplit(" ", 1)[1], "hardfail")
         assert failed["reason"].startswith("Refused: 550 5.7.1 The domain bank.test is not a sender domain")
         assert (await events(relay)) == ["MessageDeliveryFailed"]
+        answer = await relay.call("POST", f"/v1/emails/{failed['id']}/retry", status=409)
+        assert "was refused when it was submitted" in answer["error"]["message"]
+        assert (await relay.call("POST", "/v1/queue/retry", {"ids": [failed["id"]]}))["data"]["count"] == 0
         await becomes(relay, await relay.send("ann@rcpt.test"), "sent")
         assert len(mx.messages) == 1
 

@@ -281,6 +281,19 @@ def test_a_migration_that_fails_leaves_the_older_schema(state_dir: Path, monkeyp
     Store.open(state_dir).close()
 
 
+def test_held_mail_of_an_older_schema_took_no_place_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    with monkeypatch.context() as older:
+        older.setattr(schema, "VERSION", 3)
+        schema.migrate(db)
+    row = "(?, 1, 'acme', 0, ?, 'a@b', 'a@b', 'b', 'b', ?, 0, NULL, 0, 0, '', ?, NULL, NULL, NULL, 0, NULL, NULL, 0)"
+    for number, (status, reason) in enumerate((("held", "send_limit"), ("held", "operator"), ("sent", None))):
+        db.execute(f"INSERT INTO recipients VALUES {row}", (number, f"t{number}", status, reason))
+    schema.migrate(db)
+    assert db.execute("SELECT recipient_id FROM ungranted").fetchall() == [(0,)]
+    db.close()
+
+
 def test_a_migration_that_succeeds_is_recorded(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(state_dir).close()
     step = lambda database: database.execute("CREATE TABLE more (id)")  # noqa: E731 -- one line of a migration
