@@ -231,8 +231,10 @@ def _sent(recipient: Recipient, attempt: Attempt, now: float) -> Outcome:
         attempt=attempt,
         details=details,
         events=(_event(recipient, attempt, Status.SENT, details, now),),
-        # the first attempt of mail that passed the list at acceptance has nothing to take off it
-        unsuppress=recipient.attempts > 0 or recipient.hold_reason is HoldReason.SUPPRESSED,
+        # the first attempt of mail that passed the list at acceptance has nothing to take off it, and mail of a test
+        # key arrived nowhere
+        unsuppress=(recipient.attempts > 0 or recipient.hold_reason is HoldReason.SUPPRESSED)
+        and not recipient.message.test,
         uncertain=recipient.uncertain,
     )
 

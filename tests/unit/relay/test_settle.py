@@ -229,6 +229,10 @@ def test_a_delivery_takes_an_automatic_entry_off_the_list() -> None:
     assert decide(TAKEN, passed).unsuppress
     assert decide(TAKEN, replace(RECIPIENT, attempts=1)).unsuppress
     assert not decide(TAKEN, replace(RECIPIENT, attempts=0)).unsuppress  # it was not on the list a moment ago
+    passed = replace(RECIPIENT, hold_reason=HoldReason.SUPPRESSED)
+    assert decide(TAKEN, passed).unsuppress
+    tested = replace(passed, message=replace(passed.message, test=True))
+    assert not decide(TAKEN, tested).unsuppress  # it arrived nowhere
 
 
 @pytest.mark.parametrize("result", [reply(450), failure(FailureKind.TIMEOUT)])
