@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import NamedTuple
 
 import structlog
 
@@ -21,17 +19,15 @@ from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused
 from arkrelay.model.event import Event, EventKind
-from arkrelay.model.message import SIMULATOR, HoldReason, Message, Recipient, RecipientRequest, Status, Submission
+from arkrelay.model.message import HoldReason, Recipient, Status, Submission
 from arkrelay.model.tenant import Credential, Tenant
 from arkrelay.policy import admit as policy
 from arkrelay.policy.engage import stream_of
 from arkrelay.policy.limits import warns
-from arkrelay.policy.notify import delay_at
-from arkrelay.policy.outcomes import REFUSED
-from arkrelay.policy.route import TEST_DESTINATION, destination_of
 from arkrelay.policy.sandbox import is_sandboxed
 from arkrelay.relay.copies import Copies, NotPersonal
 from arkrelay.relay.domains import DomainChecker
+from arkrelay.relay.drafting import Facts, Numbered, draft_of, refused_draft
 from arkrelay.relay.keep import Draft
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.personal import Personal
@@ -41,23 +37,7 @@ from arkrelay.store.database import Store
 
 log = structlog.get_logger()
 
-MAX_DIGITS = 9  # of X-Ark-Expires in seconds: 30 years
 INLINE_BYTES = 256_000  # larger messages are parsed in a thread: CPU work over ~1 ms leaves the event loop
-
-Numbered = tuple[int, str, RecipientRequest]  # a recipient's number and public id
-
-
-class _Facts(NamedTuple):
-    """What was found out of a submission before any of its messages is made."""
-
-    submission: Submission
-    intake: Intake
-    snapshot: Snapshot
-    tenant: Tenant
-    held: policy.Hold | None
-    bulk: bool
-    sandboxed: bool
-    stream: str | None  # what it is mail of, whether or not it offers a way to leave it
 
 
 class Drafts:
@@ -128,7 +108,7 @@ class Drafts:
             intake.tag if submission.tag is None else submission.tag,
             intake.unsubscribe if submission.unsubscribe is None else submission.unsubscribe,
         )
-        facts = _Facts(submission, intake, snapshot, tenant, held, bulk, sandboxed, stream)
+        facts = Facts(submission, intake, snapshot, tenant, held, bulk, sandboxed, stream)
         try:
             events = self._limit_events(tenant, submission.received_at, used, counting, held)
             plan = self._personal.plan(submission, intake, tenant, snapshot, stream=stream)
@@ -142,46 +122,14 @@ class Drafts:
                     with suppress(NotPersonal):
                         return await self._copies(facts, copies, numbered, events)
             content = await self._signed(facts, numbered, intake.content)
-            return (self._draft(facts, numbered, content, events),)
+            return (draft_of(facts, self._store.new_message_id(), numbered, content, events),)
         except BaseException:
             self._meter.add(tenant.id, -counted, submission.received_at)
             raise
 
     def refused(self, submission: Submission, refused: Refused) -> Draft:
         """Return a message that policy refused, as one that has failed, for its owner to look at."""
-        at = submission.received_at
-        author = submission.return_path or Address("postmaster", "")
-        message = Message(
-            self._store.new_message_id(),
-            submission.tenant_id,
-            submission.door,
-            submission.credential,
-            at,
-            "",
-            str(author),
-            author.domain,
-            None if submission.return_path is None else str(submission.return_path),
-            size_bytes=len(submission.content),
-        )
-        reason = f"{REFUSED}{refused}"
-        recipients = tuple(
-            Recipient(
-                self._store.new_recipient_id(),
-                message,
-                self._store.new_token(at),
-                str(request.address),
-                request.address.domain,
-                request.address.domain,
-                Status.HARDFAIL,
-                reason=reason,
-            )
-            for request in submission.recipients
-        )
-        data = {"status": "HardFail", "type": "SMTPApiError", "details": reason, "output": str(refused)}
-        events = tuple(
-            Event(EventKind.FAILED, at, message.tenant_id, message.id, recipient.id, data) for recipient in recipients
-        )
-        return Draft(message, recipients, submission.content, events)
+        return refused_draft(submission, refused, self._store.new_message_id(), self._numbered(submission))
 
     def uncount(self, drafts: Sequence[Draft]) -> None:
         """Give back what messages took of their tenant's limits: they did not come about."""
@@ -204,7 +152,7 @@ class Drafts:
         ]
 
     async def _copies(
-        self, facts: "_Facts", copies: Copies, numbered: Sequence[Numbered], events: tuple[Event, ...]
+        self, facts: Facts, copies: Copies, numbered: Sequence[Numbered], events: tuple[Event, ...]
     ) -> tuple[Draft, ...]:
         """Return one message for each recipient; what is said once of all of them is said with the first."""
         drafts: list[Draft] = []
@@ -215,7 +163,10 @@ class Drafts:
                 signed = await asyncio.gather(
                     *(self._signed(facts, [one], of) for one, of in zip(some, written, strict=True))
                 )
-                drafts += [self._draft(facts, [one], content, ()) for one, content in zip(some, signed, strict=True)]
+                drafts += [
+                    draft_of(facts, self._store.new_message_id(), [one], content)
+                    for one, content in zip(some, signed, strict=True)
+                ]
                 if len(some) < len(numbered):  # not all are in memory at a time
                     drafts[start:] = await self._saved(drafts[start:])
         except BaseException:
@@ -235,7 +186,7 @@ class Drafts:
             raise error
         return [replace(draft, content=None) for draft in drafts]
 
-    async def _signed(self, facts: "_Facts", numbered: Sequence[Numbered], content: bytes) -> bytes:
+    async def _signed(self, facts: Facts, numbered: Sequence[Numbered], content: bytes) -> bytes:
         """Return the message with its trace line, its signatures, and what they cover beside it."""
         submission, intake, snapshot, tenant, *_ = facts
         at, token = submission.received_at, numbered[0][1]
@@ -280,77 +231,6 @@ class Drafts:
         except HeaderError as error:
             raise Refused(550, "5.6.0", str(error), field="rawMessage") from None
 
-    def _draft(
-        self,
-        facts: "_Facts",
-        numbered: Sequence[Numbered],
-        content: bytes,
-        events: tuple[Event, ...],
-    ) -> Draft:
-        submission, intake, snapshot, tenant, held, bulk, sandboxed, stream = facts
-        at = submission.received_at
-        message = Message(
-            self._store.new_message_id(),
-            submission.tenant_id,
-            submission.door,
-            submission.credential,
-            at,
-            intake.message_id,
-            str(intake.author),
-            intake.author.domain,
-            None if submission.return_path is None else str(submission.return_path),
-            intake.subject,
-            intake.tag if submission.tag is None else submission.tag,
-            intake.metadata if submission.metadata is None else submission.metadata,
-            len(content),
-            intake.eight_bit,
-            # 8-bit header fields of a client that did not declare SMTPUTF8 may be in any charset: left as they are
-            intake.utf8_header and submission.smtputf8,
-            submission.ret,
-            submission.envid,
-            submission.expires_at
-            if submission.expires_at is not None
-            else _expires(intake.expires, at, numbered[0][1]),
-            submission.test,
-            submission.tell_at,
-            bulk,
-            stream,
-        )
-        routes = snapshot.settings.route
-        recipients = tuple(
-            Recipient(
-                recipient_id,
-                message,
-                token,
-                str(request.address),
-                request.address.domain,
-                SIMULATOR
-                if request.address.domain == snapshot.settings.sandbox.simulator
-                else TEST_DESTINATION
-                if submission.test
-                else destination_of(
-                    request.address.domain,
-                    routes,
-                    pool=tenant.pool,
-                    requiretls=submission.requiretls,
-                    any_tls=intake.any_tls,
-                ),
-                Status.HELD if held else Status.PENDING,
-                0,
-                None if held else at,
-                held.reason if held else "",
-                held.hold_reason if held else None,
-                None,
-                request.notify,
-                request.orcpt,
-                delay_at=delay_at(request.notify, at, submission.tell_at, snapshot.settings.dsn),
-            )
-            for recipient_id, token, request in numbered
-        )
-        counted = 0 if held else sum(one.counts for one in recipients)
-        new_daily = tenant.limits.new_recipients_daily if message.counts else 0
-        return Draft(message, recipients, content, events, held, counted, new_daily, sandbox=sandboxed)
-
     def _limit_events(
         self, tenant: Tenant, at: float, used: tuple[int, int], counting: int, held: policy.Hold | None
     ) -> tuple[Event, ...]:
@@ -374,17 +254,3 @@ def who(snapshot: Snapshot, tenant_id: str, credential: str | None) -> tuple[Ten
     if tenant is None or (credential is not None and found is None):
         raise Refused(535, "5.7.8", "This credential is no longer valid")
     return tenant, found
-
-
-def _expires(text: str | None, now: float, token: str) -> float | None:
-    """Return when a message expires that says so itself: seconds from now or ISO 8601; the log tells of the rest."""
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
-        return now + int(text)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        log.warning("expires_ignored", id=token, value=text[:60], reason="neither seconds nor a time in ISO 8601")
-        return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
