@@ -79,7 +79,10 @@ class Filtered(Paged):
 
 
 class Undo(Body):
-    """Which automatic entries are removed; at least one of the first five. Times are ISO 8601 or Unix seconds."""
+    """Which entries are removed; at least one of the first five.
+
+    Without ``cause`` only what failures have put there. Times are ISO 8601 or Unix seconds.
+    """
 
     cause: Cause | None = None
     classification: Classification | None = None
@@ -168,7 +171,7 @@ async def delete(ask: Ask[Nothing, Nothing]) -> Message:
 
 
 async def undo(ask: Ask[Nothing, Undo]) -> Undone:
-    """Remove the automatic entries of a cause, a class, a stream or a time."""
+    """Remove the entries of a cause, a class, a stream or a time: those that failures have made, or of the cause."""
     require_changer(ask)
     tenant_id, body = ask.tenant.id, ask.body
     since, until = moment(body.since, "since"), moment(body.until, "until")
@@ -176,14 +179,12 @@ async def undo(ask: Ask[Nothing, Undo]) -> Undone:
         raise ApiError(
             400, "validation_error", "Say which: cause, classification, stream, since or until.", field="cause"
         )
-    chosen = body.cause in {Cause.HAND, Cause.IMPORT}
     entries = Entries(
-        cause=body.cause,
+        cause=body.cause or Cause.FAILURE,  # what people did, recipients among them, goes only when it is named
         bounce_classes=_classes(body.classification),
         stream=body.stream,
         since=since,
         until=until,
-        automatic=None if chosen else True,  # what a person put there goes only when it is named
     )
     if body.dry_run:
         found, total = await ask.parts.store.read(lambda db: suppressions.list_page(db, tenant_id, entries, 1, SHOWN))

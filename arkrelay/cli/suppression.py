@@ -158,9 +158,10 @@ def undo_suppressions(
     until: str | None,
     dry_run: bool,
 ) -> None:
-    """Take automatic entries off the list by class and time, as after a day on a blocklist.
+    """Take what failures have put there off the list by class and time, as after a day on a blocklist.
 
-    What people put there stays, unless --cause names it. Held mail stays held: release it with queue release.
+    What people put there stays, complaints and unsubscriptions included, unless --cause names it. Held mail stays
+    held: release it with queue release.
     """
     which = {"classification": classification, "cause": cause, "stream": stream, "since": since, "until": until}
     body = {name: value for name, value in which.items() if value is not None}
