@@ -211,7 +211,7 @@ class Daemon:
         )
         self.submitter = Submitter(self.store, live, drafts, self.queue, self.upkeep, self.metrics, self.leaks)
         self.tracker = Tracker(self.store, live, link_tokens, self.metrics)
-        self.unsubscriber = Unsubscriber(self.store, live, unsubscribe_tokens)
+        self.unsubscriber = Unsubscriber(self.store, live, unsubscribe_tokens, self.queue.note_suppressed)
         self.inbound = Inbound(
             self.store,
             live,
@@ -223,6 +223,7 @@ class Daemon:
             self.unsubscriber,
             lambda host: self.courier.providers.site_of([MxHost(0, host)]),
             self.queue.note_due,
+            self.queue.note_suppressed,
         )
         self.simulator = Simulator(
             live,

@@ -143,7 +143,7 @@ async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
     """Put an address on the list; one that is there gets the new reason."""
     require_changer(ask)
     tenant_id, address, reason = ask.tenant.id, _address(ask.body.address), ask.body.reason or REASON
-    return _shape(await suppress(ask.parts.store, tenant_id, address, reason, ask.body.stream))
+    return _shape(await suppress(ask.parts.store, ask.parts.queue, tenant_id, address, reason, ask.body.stream))
 
 
 async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
@@ -225,6 +225,7 @@ async def import_many(ask: Ask[Nothing, Import]) -> Imported:
         return suppressions.insert_many(db, tenant_id, rows)
 
     added = await ask.parts.store.write(job)
+    ask.parts.queue.note_suppressed(tenant_id, [address for address, *_ in rows])
     return Imported(added=added, present=len(rows) - added)
 
 

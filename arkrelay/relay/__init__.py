@@ -2,7 +2,8 @@
 
 ``submit`` takes responsibility: ``drafts`` (header clean-up, admission, signature: ``sign``) and one write; when it
 returns, the message is on disk. ``queue`` decides which destination is served now and by how many
-connections, and ``connection`` is one of them at work; ``plan`` says where mail goes and what TLS is demanded
+connections (``claim`` and ``recall`` keep back what is for a suppressed address), and ``connection`` is one of them
+at work; ``plan`` says where mail goes and what TLS is demanded
 there, ``ways`` from which of our addresses (``sources``) or by which route, ``deliver`` connects and sends, and
 reports what the peer said; ``policy.outcomes`` says what that means, and ``settle`` writes recipient, attempt (with
 what was said: ``transcripts``), events and suppression in one transaction.

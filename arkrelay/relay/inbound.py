@@ -83,6 +83,7 @@ class Inbound:
         unsubscriber: Unsubscriber,
         site_of: Callable[[str], str],
         on_due: Callable[[str, str, float], None],
+        on_suppressed: Callable[[str, Iterable[str]], None] = lambda _tenant_id, _addresses: None,
     ) -> None:
         self.mailboxes = mailboxes
         self._store = store
@@ -94,6 +95,7 @@ class Inbound:
         self._unsubscriber = unsubscriber
         self._site_of = site_of
         self._on_due = on_due  # the queue, which has a notice to send
+        self._on_suppressed = on_suppressed  # the queue, which may have mail for the address
 
     async def find(self, address: Address) -> Mailbox | None:
         """Return the mailbox of this address, or None: there is none, or we did not make it."""
@@ -169,6 +171,8 @@ class Inbound:
                 why=str(taken),
             )
             return report.kind is ReportKind.UNKNOWN and taken is not Unneeded.COPY
+        if taken.kind is ReportKind.COMPLAINT or (taken.outcome is not None and taken.outcome.suppress is not None):
+            self._on_suppressed(taken.recipient.message.tenant_id, [taken.recipient.address])
         self._metrics.reports.labels(taken.kind).inc()
         self._log(taken, report)
         if notice is not None:

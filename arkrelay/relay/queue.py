@@ -7,7 +7,7 @@ does not fit, and every later try, is claimed from the table when a connection o
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from arkrelay.policy.turns import Turns
 from arkrelay.policy.warmup import Warmups
 from arkrelay.relay.claim import claim, kept_back
 from arkrelay.relay.contents import Contents
+from arkrelay.relay.recall import Recall
 from arkrelay.relay.settle import Settler
 from arkrelay.store import lanes
 from arkrelay.store import queue as rows
@@ -79,11 +80,13 @@ class Queue:
         self.connections = 0
         self._serving: dict[str, set[Served]] = {}
         self._contents = Contents(store, self.schedule.free)
+        self._recall = Recall(store, self.schedule, self._hold_suppressed)
         self._waiting: dict[str, None] = {}  # lanes that want a connection beyond the limit in all, in order
         self._turns = Turns()
         self._tasks = Tasks()
         self._alarm = asyncio.Event()
         settler.on_due = self.note_due
+        settler.on_suppressed = self.note_suppressed
 
     @property
     def paused(self) -> str:
@@ -123,6 +126,10 @@ class Queue:
         self.schedule.note_due(destination, tenant_id, at)
         if at <= time.time() + TICK_S:  # before the loop comes by by itself
             self._alarm.set()
+
+    def note_suppressed(self, tenant_id: str, addresses: Iterable[str]) -> None:
+        """These addresses may have joined a tenant's list, on disk: what is in memory for them is held soon."""
+        self._recall.ask(tenant_id, addresses)
 
     def destinations_to(self, domain: str) -> tuple[str, ...]:
         """Return the destinations of mail to a domain that are known, one for each demand of TLS and each pool."""
@@ -286,6 +293,7 @@ class Queue:
             recipient = share.take()
             lane.served(share)
             if self._may_leave(recipient):
+                self._recall.taken(recipient)
                 return recipient
         return None
 
@@ -312,6 +320,7 @@ class Queue:
 
     def finished(self, recipient: Recipient) -> None:
         """This recipient is no longer in hand: its outcome is decided."""
+        self._recall.finished(recipient)
         self._contents.finished(recipient)
 
     def take_expired(self, now: float) -> list[Recipient]:
@@ -325,7 +334,14 @@ class Queue:
         return taken
 
     def put_back(self, lane: Lane, recipient: Recipient) -> None:
-        """Try this recipient again at once: the kept connection was closed under it before it was its turn."""
+        """Try this recipient again at once: the kept connection was closed under it before it was its turn.
+
+        It is held instead when its address was suppressed meanwhile.
+        """
+        reason = self._recall.finished(recipient)
+        if reason is not None:
+            self._hold_suppressed(recipient, reason)
+            return
         self.schedule.share(lane.destination, recipient.message.tenant_id).offer(recipient, in_front=True)
 
     def wait_for(self, lane: Lane, names: Sequence[str]) -> None:
@@ -438,12 +454,17 @@ class Queue:
         self.schedule.claimed(lane, share, claimed.next_due)
         for recipient in claimed.recipients:
             reason = claimed.suppressed.get(recipient.id)
-            if reason is not None:
-                text = suppressed(recipient.address, reason)
-                self._settler.settle(outcomes.hold(recipient, HoldReason.SUPPRESSED, text, now))
-                continue
             self._contents.claimed(recipient)
-            share.offer(recipient)
+            if reason is not None:
+                self._hold_suppressed(recipient, reason)
+            else:
+                share.offer(recipient)
+
+    def _hold_suppressed(self, recipient: Recipient, reason: str) -> None:
+        """Keep one back whose address is suppressed, with the reason on the list; it is no longer in hand."""
+        text = suppressed(recipient.address, reason)
+        self._settler.settle(outcomes.hold(recipient, HoldReason.SUPPRESSED, text, time.time()))
+        self.finished(recipient)
 
     def _may_leave(self, recipient: Recipient) -> bool:
         """Return whether this one may go now; if not, it is settled with the reason."""

@@ -11,7 +11,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 
@@ -66,6 +66,7 @@ class Settler:
         self._settled = asyncio.Event()
         self.on_settled: Callable[[Outcome], None] = lambda _outcome: None
         self.on_due: Callable[[str, str, float], None] = lambda _destination, _tenant_id, _at: None
+        self.on_suppressed: Callable[[str, Iterable[str]], None] = lambda _tenant_id, _addresses: None
 
     @property
     def unwritten(self) -> int:
@@ -189,6 +190,8 @@ class Settler:
         for outcome, done, notice in batch:
             if done is not None:
                 done()
+            if outcome.suppress is not None:
+                self.on_suppressed(outcome.recipient.message.tenant_id, [outcome.recipient.address])
             if outcome.due_at is not None:
                 recipient = outcome.recipient
                 destination = outcome.destination or recipient.destination

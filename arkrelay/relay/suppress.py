@@ -5,13 +5,19 @@ import time
 
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.suppression import Suppression
+from arkrelay.relay.queue import Queue
 from arkrelay.store import suppressions
 from arkrelay.store.database import Store
 from arkrelay.store.history import insert_events
 
 
-async def suppress(store: Store, tenant_id: str, address: str, reason: str, stream: str = "") -> Suppression:
-    """Put an address on the list; one that is there gets the new reason. Return its entry, which is on disk."""
+async def suppress(
+    store: Store, queue: Queue, tenant_id: str, address: str, reason: str, stream: str = ""
+) -> Suppression:
+    """Put an address on the list; one that is there gets the new reason. Return its entry, which is on disk.
+
+    What waits for it in memory is held.
+    """
     at = time.time()
     event = Event(EventKind.SUPPRESSED, at, tenant_id, data={"address": address, "reason": reason, "by": "hand"})
 
@@ -19,7 +25,9 @@ async def suppress(store: Store, tenant_id: str, address: str, reason: str, stre
         insert_events(db, [event])
         return suppressions.add(db, tenant_id, address, reason, at, stream)
 
-    return await store.write(job)
+    entry = await store.write(job)
+    queue.note_suppressed(tenant_id, [address])
+    return entry
 
 
 async def unsuppress(store: Store, tenant_id: str, address: str) -> bool:

@@ -7,6 +7,7 @@ of the tenant.
 
 import sqlite3
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -41,10 +42,17 @@ class Subscription:
 class Unsubscriber:
     """Reads tokens and does what they are for."""
 
-    def __init__(self, store: Store, live: Live, tokens: UnsubscribeTokens) -> None:
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        tokens: UnsubscribeTokens,
+        on_suppressed: Callable[[str, Iterable[str]], None] = lambda _tenant_id, _addresses: None,
+    ) -> None:
         self._store = store
         self._live = live
         self._tokens = tokens
+        self._on_suppressed = on_suppressed  # the queue, which may have mail for the address
 
     async def find(self, token: str) -> Subscription | None:
         """Return what the token is good for, or None: we did not make it, or its record is no longer kept."""
@@ -111,5 +119,6 @@ class Unsubscriber:
 
         new = await self._store.write(job)
         if new:
+            self._on_suppressed(message.tenant_id, [recipient.address])
             log.info("recipient_unsubscribed", id=recipient.token, tenant=message.tenant_id, stream=stream, by=by)
         return new

@@ -55,7 +55,7 @@ async def add(visit: Visit) -> web.StreamResponse:
         raise Conflict(f"This is not an address: {error}") from None
     if len(reason) > REASON_CHARS or not reason.isprintable():
         raise Conflict(f"A reason is one line of up to {REASON_CHARS} characters")
-    await suppress(visit.parts.store, tenant.id, address, reason)
+    await suppress(visit.parts.store, visit.parts.queue, tenant.id, address, reason)
     visit.say(f"{address} is not mailed any more.")
     return visit.go("suppressions", tenant=tenant.id)
 

@@ -369,3 +369,26 @@ async def test_a_release_passes_over_the_hold_of_a_credential_and_not_over_a_sus
     assert await rig.queue.next(lane) is None
     await rig.settler.drained(5.0)
     assert (await rig.load(one)).hold_reason is HoldReason.TENANT
+
+
+async def test_what_comes_back_from_a_peer_is_held_when_its_address_was_suppressed_meanwhile(rig: Rig) -> None:
+    queue, lane = rig.queue, rig.queue.schedule.lane("rcpt.test")
+    ann, other, passed = (
+        rig.recipient("Ann@rcpt.test"),
+        rig.recipient("bob@rcpt.test"),
+        rig.recipient("ann@rcpt.test", hold_reason=HoldReason.SUPPRESSED),  # a person has released it
+    )
+    for one in (ann, other, passed):
+        await rig.accept(one, leased=True)
+        queue.hand_over([one], b"x", 1)
+    in_hand = [await queue.next(lane) for _ in range(3)]
+    await rig.store.write(lambda db: add(db, "acme", "ann@rcpt.test", "asked", NOW))
+    queue.note_suppressed("acme", ["ann@rcpt.test"])
+    await rig.until(lambda: bool(queue._recall._reasons))
+    for back in in_hand:
+        assert back is not None
+        queue.put_back(lane, back)
+    assert await rig.settler.drained(10)
+    assert ((await rig.load(ann)).status, (await rig.load(ann)).hold_reason) == (Status.HELD, HoldReason.SUPPRESSED)
+    assert [one.id for one in lane.take_all()] == [passed.id, other.id]
+    assert not queue._recall._in_hand

@@ -1,0 +1,159 @@
+"""Suppression lists as tenants live with them: who joins, what that stops at once, and what is taken back."""
+
+import asyncio
+import re
+import smtplib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from peers.daemon import Relay
+from peers.dns import DnsServer
+from peers.mx import Delay, Mx, Script, Turns
+
+LIST = "/v1/tenants/acme/suppressions"
+TENANT = "[unsubscribe]\nenabled = true\n"
+MORE = """
+[public]
+url = "https://mail.relay.test/ark"
+
+[sandbox]
+simulator = "sim.test"
+
+[[listen]]
+service = "bounces"
+address = "127.0.0.1:0"
+"""
+SLOW = Delay(4.0, None)  # of one message, so that those behind it wait in memory
+ONE = "connections_per_site = 1"
+
+
+@pytest.fixture
+async def dns() -> AsyncIterator[DnsServer]:
+    async with DnsServer() as server:
+        server.set("rcpt.test", "MX", "10 mx.rcpt.test.")
+        server.set("mx.rcpt.test", "A", "127.0.0.1")
+        yield server
+
+
+async def listed(relay: Relay, tenant: str = "acme") -> list[tuple[str, str]]:
+    """Return the addresses on the list with their causes."""
+    rows = (await relay.get(f"/v1/tenants/{tenant}/suppressions?perPage=100"))["data"]
+    return sorted((row["address"], row["cause"]) for row in rows)
+
+
+async def becomes(relay: Relay, token: str, status: str) -> dict[str, Any]:
+    """Return the email when it has this status."""
+    answer = await relay.until(f"/v1/emails/{token}", lambda one: one["data"]["status"] == status)
+    found: dict[str, Any] = answer["data"]
+    return found
+
+
+async def run(relay: Relay, *arguments: str, given: str = "") -> tuple[int, str, str]:
+    """Run a command of the relay's own; return its exit code and what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "arkrelay", *arguments, "-c", str(relay.config),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate(given.encode())
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+# What is taken back.
+
+
+async def test_an_undo_by_time_takes_failures_and_what_people_did_only_when_it_is_named(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    async with Relay(tmp_path, dns=dns.address, more=MORE, tenant=TENANT) as relay:
+        for part in ("hardfail", "complaint", "unsubscribe"):
+            await relay.send(f"{part}@sim.test")
+        await relay.call("POST", LIST, {"address": "hand@x.test"}, status=201)
+        await relay.call("POST", f"{LIST}/import", {"entries": [{"address": "import@x.test"}]})
+        await relay.until(LIST, lambda answer: answer["total"] == 5)
+        people = [("complaint@sim.test", "complaint"), ("hand@x.test", "hand"), ("import@x.test", "import")]
+        people.append(("unsubscribe@sim.test", "unsubscribe"))
+        code, out, err = await run(relay, "suppression", "undo", "--since", "2026-01-01", "--dry-run")
+        assert (code, out) == (0, "hardfail@sim.test\n"), err
+        done = (await relay.call("POST", f"{LIST}/undo", {"since": "2026-01-01"}))["data"]
+        assert done["addresses"] == ["hardfail@sim.test"]
+        assert await listed(relay) == people
+        for address, cause in people:
+            done = (await relay.call("POST", f"{LIST}/undo", {"since": "2026-01-01", "cause": cause}))["data"]
+            assert done["addresses"] == [address]
+        assert await listed(relay) == []
+
+
+# What an entry stops at once.
+
+
+async def by_hand(relay: Relay, _first: bytes, _path: str) -> None:
+    await relay.call("POST", LIST, {"address": "Ann@rcpt.test"}, status=201)
+
+
+async def by_import(relay: Relay, _first: bytes, _path: str) -> None:
+    code, _, err = await run(relay, "suppression", "import", "-", given="ANN@rcpt.test\nbob@other.test\n")
+    assert code == 0, err
+
+
+async def by_one_click(relay: Relay, first: bytes, _path: str) -> None:
+    found = re.search(rb"<https://mail\.relay\.test/ark(/u/u[0-9a-f]+)>", first)
+    assert found is not None, first
+    url = f"http://127.0.0.1:{relay.port('http')}{found[1].decode()}"
+    async with aiohttp.ClientSession() as session, session.post(url, data={"List-Unsubscribe": "One-Click"}) as done:
+        assert done.status == 200
+
+
+async def by_complaint(relay: Relay, first: bytes, path: str) -> None:
+    report = (
+        b"Content-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n"
+        b"--b\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n\r\n"
+        b"--b\r\nContent-Type: text/rfc822-headers\r\n\r\n" + first.partition(b"\r\n\r\n")[0] + b"\r\n--b--\r\n"
+    )
+
+    def complain() -> None:
+        with smtplib.SMTP("127.0.0.1", relay.port("bounces"), timeout=20) as client:
+            client.sendmail("fbl@rcpt.test", [path], report)
+
+    await asyncio.to_thread(complain)
+
+
+@pytest.mark.parametrize("join", [by_hand, by_import, by_one_click, by_complaint])
+async def test_what_waits_in_memory_is_held_when_its_address_is_suppressed(
+    tmp_path: Path, dns: DnsServer, join: Callable[[Relay, bytes, str], Awaitable[None]]
+) -> None:
+    dns.set("psrp.sender.test", "CNAME", "rp.relay.test.")
+    async with (
+        Mx(Script(dot=Turns(None, SLOW))) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=MORE, tenant=TENANT, delivery=ONE) as relay,
+    ):
+        (domain,) = (await relay.get("/v1/tenants/acme/domains"))["data"]["domains"]
+        await relay.call("POST", f"/v1/tenants/acme/domains/{domain['id']}/verify")
+        await becomes(relay, await relay.send("ann@rcpt.test"), "sent")
+        for number in range(3):
+            await relay.send(f"n{number}@rcpt.test")
+        last = await relay.send("ann@rcpt.test")
+        await join(relay, mx.messages[0].content, mx.messages[0].return_path)
+        held = await becomes(relay, last, "held")
+        assert held["reason"].startswith("Recipient (ann@rcpt.test) is on the suppression list (reason: ")
+        assert len(mx.messages) < 4  # it was held long before its turn
+        await relay.kill()
+
+
+async def test_what_waits_in_memory_is_held_when_a_failure_suppresses_its_address(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    ann = Turns("550 5.1.1 no such user", None)
+    async with (
+        Mx(Script(rcpt={"ann@rcpt.test": ann}, dot=SLOW)) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port, delivery=ONE) as relay,
+    ):
+        await relay.send("n0@rcpt.test")
+        first, *_, second = [await relay.send(f"{name}@rcpt.test") for name in ("ann", "n1", "n2", "ann")]
+        await becomes(relay, first, "hardfail")
+        assert (await becomes(relay, second, "held"))["reason"].endswith("(reason: hard fail)")
+        assert ann.taken == 1
+        await relay.kill()
