@@ -38,10 +38,10 @@ from arkrelay.model.dns import MxHost
 from arkrelay.model.errors import ArkrelayError, StoreError
 from arkrelay.model.message import Status
 from arkrelay.model.settings import Tls
-from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.schedule import Lane
 from arkrelay.relay.bench import Machine
+from arkrelay.relay.bursts import BurstGuard
 from arkrelay.relay.callers import Guesses
 from arkrelay.relay.capture import Capture
 from arkrelay.relay.connection import Connection
@@ -162,8 +162,8 @@ class Daemon:
         )
         self.signing = Signing()
         self.resolver = _resolver(live)
-        rules, bursts, return_paths = Rules.load(), Bursts(), ReturnPaths(live.snapshot.return_path_secret())
-        notices = Notices(self.store, live, self.signing)
+        rules, return_paths = Rules.load(), ReturnPaths(live.snapshot.return_path_secret())
+        notices, bursts = Notices(self.store, live, self.signing), BurstGuard(self.store, live, self._site_of)
         self.settler = Settler(self.store, live, self.metrics, rules, notices, bursts)
         self.queue = Queue(
             self.store,
@@ -221,7 +221,7 @@ class Daemon:
             bursts,
             notices,
             self.unsubscriber,
-            lambda host: self.courier.providers.site_of([MxHost(0, host)]),
+            self._site_of,
             self.queue.note_due,
             self.queue.note_suppressed,
         )
@@ -280,6 +280,10 @@ class Daemon:
         self._counts: dict[Status, int] = {}  # recipients per state, some seconds old
         self._stop = asyncio.Event()
         self._interrupts = 0
+
+    def _site_of(self, host: str) -> str:
+        """Return the site whose MX this is."""
+        return self.courier.providers.site_of([MxHost(0, host)])
 
     def _machine(self) -> Machine:
         """Return what the doctor sees of this machine, asked anew each time."""

@@ -68,7 +68,7 @@ class Message(Answer):
 
 
 class Filtered(Paged):
-    """Which entries."""
+    """Which entries; ``domain`` is their addresses'."""
 
     reason: str | None = None
     cause: Cause | None = None
@@ -76,10 +76,11 @@ class Filtered(Paged):
     stream: str | None = None
     since: Moment | None = None
     until: Moment | None = None
+    domain: str | None = None
 
 
 class Undo(Body):
-    """Which entries are removed; at least one of the first five.
+    """Which entries are removed; at least one of the first six. ``domain`` is their addresses'.
 
     Without ``cause`` only what failures have put there. Times are ISO 8601 or Unix seconds.
     """
@@ -87,6 +88,7 @@ class Undo(Body):
     cause: Cause | None = None
     classification: Classification | None = None
     stream: Stream | None = None
+    domain: Line | None = None
     since: Line | None = None
     until: Line | None = None
     dry_run: bool = False
@@ -130,6 +132,7 @@ async def list_all(ask: Ask[Filtered, Nothing]) -> Page[Suppression]:
         cause=query.cause,
         bounce_classes=_classes(query.classification),
         stream=query.stream,
+        domain=query.domain,
         since=moment(query.since, "since"),
         until=moment(query.until, "until"),
     )
@@ -175,14 +178,14 @@ async def undo(ask: Ask[Nothing, Undo]) -> Undone:
     require_changer(ask)
     tenant_id, body = ask.tenant.id, ask.body
     since, until = moment(body.since, "since"), moment(body.until, "until")
-    if all(one is None for one in (body.cause, body.classification, body.stream, since, until)):
-        raise ApiError(
-            400, "validation_error", "Say which: cause, classification, stream, since or until.", field="cause"
-        )
+    if all(one is None for one in (body.cause, body.classification, body.stream, body.domain, since, until)):
+        which = "Say which: cause, classification, stream, domain, since or until."
+        raise ApiError(400, "validation_error", which, field="cause")
     entries = Entries(
         cause=body.cause or Cause.FAILURE,  # what people did, recipients among them, goes only when it is named
         bounce_classes=_classes(body.classification),
         stream=body.stream,
+        domain=body.domain,
         since=since,
         until=until,
     )

@@ -52,6 +52,9 @@ def _address(text: str) -> str:
 @click.option("--class", "classification", type=click.Choice(CLASSES), help="Made by this sort of failure.")
 @click.option("--cause", type=click.Choice(CAUSES), help="Made by this.")
 @click.option("--stream", metavar="TAG", help="Of this stream.")
+@click.option("--domain", help="Addresses at this domain.")
+@click.option("--since", metavar="TIME", help="Made at or after: ISO 8601 or Unix seconds.")
+@click.option("--until", metavar="TIME", help="Made before.")
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--per-page", type=click.IntRange(1, PER_PAGE), default=PER_PAGE, show_default=True)
 @pass_state
@@ -63,12 +66,16 @@ def list_suppressions(
     classification: str | None,
     cause: str | None,
     stream: str | None,
+    domain: str | None,
+    since: str | None,
+    until: str | None,
     page: int,
     per_page: int,
 ) -> None:
     """List them, the newest first."""
     path = path_of(pick_tenant(state, tenant))
     which: dict[str, Any] = {"reason": reason, "classification": classification, "cause": cause, "stream": stream}
+    which |= {"domain": domain, "since": since, "until": until}
     answer = Daemon(state.config).body("GET", path, page=page, perPage=per_page, **which)
     if as_json:
         output.print_json({name: answer.get(name) for name in ("data", "page", "perPage", "total", "totalPages")})
@@ -143,6 +150,7 @@ def check_suppression(state: State, as_json: bool, tenant: str | None, address: 
 @click.option("--class", "classification", type=click.Choice(CLASSES), help="Entries made by this sort of failure.")
 @click.option("--cause", type=click.Choice(CAUSES), help="Entries made by this.")
 @click.option("--stream", metavar="TAG", help="Entries of this stream.")
+@click.option("--domain", help="Entries of addresses at this domain.")
 @click.option("--since", metavar="TIME", help="Made at or after: ISO 8601 or Unix seconds.")
 @click.option("--until", metavar="TIME", help="Made before.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
@@ -154,6 +162,7 @@ def undo_suppressions(
     classification: str | None,
     cause: str | None,
     stream: str | None,
+    domain: str | None,
     since: str | None,
     until: str | None,
     dry_run: bool,
@@ -163,10 +172,11 @@ def undo_suppressions(
     What people put there stays, complaints and unsubscriptions included, unless --cause names it. Held mail stays
     held: release it with queue release.
     """
-    which = {"classification": classification, "cause": cause, "stream": stream, "since": since, "until": until}
+    which = {"classification": classification, "cause": cause, "stream": stream, "domain": domain}
+    which |= {"since": since, "until": until}
     body = {name: value for name, value in which.items() if value is not None}
     if not body:
-        usage("Say which: --class, --cause, --stream, --since or --until.")
+        usage("Say which: --class, --cause, --stream, --domain, --since or --until.")
     path = f"{path_of(pick_tenant(state, tenant))}/undo"
     data = Daemon(state.config).data("POST", path, {**body, "dryRun": dry_run})
     if as_json:

@@ -177,7 +177,7 @@ class Suppression:
         "The time within which they are counted.", Kind.DURATION, 604_800.0, key="mailbox_full_within"
     )
     burst_percent: float = setting(
-        "A site that calls more of its recipients unknown within an hour is not believed; 0: always believed.",
+        "A site that calls more of a tenant's recipients unknown within an hour is not believed; 0: it always is.",
         Kind.NUMBER,
         20,
         high=100,

@@ -6,7 +6,8 @@ connections (``claim`` and ``recall`` keep back what is for a suppressed address
 at work; ``plan`` says where mail goes and what TLS is demanded
 there, ``ways`` from which of our addresses (``sources``) or by which route, ``deliver`` connects and sends, and
 reports what the peer said; ``policy.outcomes`` says what that means, and ``settle`` writes recipient, attempt (with
-what was said: ``transcripts``), events and suppression in one transaction.
+what was said: ``transcripts``), events and suppression in one transaction; by ``bursts`` a site that refuses
+everybody suppresses nobody.
 
 What comes back later, bounces and complaints, enters by ``inbound``; ``mailboxes`` says at which addresses.
 

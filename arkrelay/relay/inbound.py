@@ -11,7 +11,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import structlog
@@ -21,7 +21,6 @@ from arkrelay.config.live import Live
 from arkrelay.mail.mime import head_and_body
 from arkrelay.mail.report import parse_report
 from arkrelay.model.address import Address
-from arkrelay.model.attempt import BLAMES_RECIPIENT
 from arkrelay.model.errors import NotFound, Refused
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
@@ -29,10 +28,10 @@ from arkrelay.model.outcome import Outcome
 from arkrelay.model.report import Report, ReportKind
 from arkrelay.model.suppression import Cause
 from arkrelay.policy import reports as policy
-from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.notify import Action, action_for_report
 from arkrelay.policy.suppress import COMPLAINT, stream_of
+from arkrelay.relay.bursts import BurstGuard
 from arkrelay.relay.mailboxes import Mailbox, Mailboxes, Purpose
 from arkrelay.relay.notices import Notice, Notices
 from arkrelay.relay.notices import insert as insert_notices
@@ -78,7 +77,7 @@ class Inbound:
         mailboxes: Mailboxes,
         rules: Rules,
         metrics: Metrics,
-        bursts: Bursts,
+        bursts: BurstGuard,
         notices: Notices,
         unsubscriber: Unsubscriber,
         site_of: Callable[[str], str],
@@ -141,7 +140,6 @@ class Inbound:
             await self._until_settled(recipient_id)
         now = time.time()
         site = await self._site(recipient_id)
-        burst = self._bursts.burst(site, now) if site else None
         # servers write the same of each message that comes back, and a retry has the return path of its first attempt
         digest = _digest(report, content, report.date or await self._last_sent(recipient_id))
         notice = await self._notice(recipient_id, report, mailbox, digest, now)
@@ -153,7 +151,7 @@ class Inbound:
                 return taken
             if taken.outcome is not None:
                 outcome = taken.outcome
-                if burst is not None and outcome.suppress is not None:
+                if site and self._bursts.burst(site, outcome.recipient.message.tenant_id, now) is not None:
                     outcome = replace(outcome, suppress=None)
                 apply(db, [outcome])
                 taken = replace(taken, outcome=outcome)
@@ -179,7 +177,7 @@ class Inbound:
             to = notice.recipient
             self._on_due(to.destination, to.message.tenant_id, to.message.accepted_at)
         if taken.outcome is not None and site:
-            self._count(taken.outcome, site, now)
+            self._bursts.note(site, taken.outcome, now)
         return False
 
     async def _notice(
@@ -299,19 +297,6 @@ class Inbound:
         attempts = await self._store.read(lambda db: list_attempts(db, recipient_id))
         hosts = [one.host for one in attempts if one.status is Status.SENT and one.host]
         return self._site_of(hosts[-1]) if hosts else ""
-
-    def _count(self, outcome: Outcome, site: str, now: float) -> None:
-        """Let the bounce count at its site, as refusals do (see ``policy.burst``)."""
-        settings = self._live.snapshot.settings.suppression
-        blamed = outcome.bounce_class in BLAMES_RECIPIENT
-        percent, least = settings.burst_percent, settings.burst_recipients
-        if not self._bursts.note(site, now, blamed=blamed, percent=percent, least=least):
-            return
-        burst = self._bursts.burst(site, now)
-        if burst is not None:
-            log.warning("suppression_paused", site=site, failed=burst.failed, of=burst.seen, until=burst.until)
-            event = Event(EventKind.NOT_BELIEVED, now, data=asdict(burst))
-            self._store.write_later(lambda db: insert_events(db, [event]))
 
     @staticmethod
     def _log(taken: Taken, report: Report) -> None:

@@ -205,6 +205,7 @@ class Queue:
             )
         self.pace.restore(await self._store.read(lanes.load), now)
         self.warmups.restore(await self._store.read(lanes.load_warmups))
+        await self._settler.bursts.restore()
         latest = now + longest_wait_s(self._live.snapshot.settings.delivery.retry_policy())
         await self._store.write(lambda db: rows.bring_forward(db, latest), essential=True)
         for destination, tenant_id, at in await self._store.read(rows.due_by_share):
@@ -487,6 +488,7 @@ class Queue:
         if self.warmups.changed:
             progress = self.warmups.learned()
             self._store.write_later(lambda db: lanes.keep_warmups(db, progress))
+        self._settler.bursts.keep()
 
 
 def _is_over(recipient: Recipient, now: float) -> bool:

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 import structlog
@@ -21,17 +21,15 @@ from arkrelay.base.metrics import Metrics
 from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live
 from arkrelay.model.attempt import BLAMES_RECIPIENT, Attempt
-from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.outcome import Outcome
 from arkrelay.model.reply import Failure, FailureKind
-from arkrelay.model.settings import Suppression
-from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.notify import Action
 from arkrelay.policy.outcomes import decide
 from arkrelay.policy.sentences import sentence
 from arkrelay.relay import notices
+from arkrelay.relay.bursts import BurstGuard
 from arkrelay.relay.notices import Notice, Notices
 from arkrelay.store.database import Store
 from arkrelay.store.outcomes import apply
@@ -49,14 +47,14 @@ class Settler:
     """Turns attempts into outcomes and sees to it that every outcome reaches the disk."""
 
     def __init__(
-        self, store: Store, live: Live, metrics: Metrics, rules: Rules, made: Notices, bursts: Bursts | None = None
+        self, store: Store, live: Live, metrics: Metrics, rules: Rules, made: Notices, bursts: BurstGuard
     ) -> None:
         self._store = store
         self._live = live
         self._settled_as = cache(metrics.settled.labels)
         self._rules = rules
         self._notices = made
-        self._bursts = bursts or Bursts()
+        self.bursts = bursts
         self._tasks = Tasks()
         self._noticing = 0  # outcomes whose notice is being made
         self._waiting: list[_Waiting] = []
@@ -95,24 +93,20 @@ class Settler:
             surprise = Failure(FailureKind.INTERNAL, attempt.result.stage, f"{type(error).__name__}: {error}"[:500])
             outcome = decide(recipient, replace(attempt, result=surprise), self._rules, settings, now, dice)
         if attempt.site and (outcome.status is Status.SENT or outcome.status is Status.HARDFAIL):
-            outcome = self._guarded(outcome, attempt.site, settings.suppression, now)
+            self.bursts.note(attempt.site, outcome, now)
+            outcome = self._believed(outcome)
         self.settle(outcome, done)
         return outcome
 
-    def _guarded(self, outcome: Outcome, site: str, settings: Suppression, now: float) -> Outcome:
-        """Count the recipient at its site, and let it suppress nobody while the site is not believed."""
-        if settings.on != "recipient":
+    def _believed(self, outcome: Outcome) -> Outcome:
+        """Return the outcome, which suppresses nobody while the site that refused is not believed."""
+        attempt, wanted = outcome.attempt, outcome.suppress
+        if wanted is None or attempt is None or not attempt.site or outcome.bounce_class not in BLAMES_RECIPIENT:
             return outcome
-        blamed = outcome.status is Status.HARDFAIL and outcome.bounce_class in BLAMES_RECIPIENT
-        percent, least = settings.burst_percent, settings.burst_recipients
-        began = self._bursts.note(site, now, blamed=blamed, percent=percent, least=least)
-        if not blamed or outcome.suppress is None or (burst := self._bursts.burst(site, now)) is None:
+        burst = self.bursts.burst(attempt.site, outcome.recipient.message.tenant_id, outcome.at)
+        if burst is None:
             return outcome
-        if began:
-            log.warning("suppression_paused", site=site, failed=burst.failed, of=burst.seen, until=burst.until)
-        told = () if not began else (Event(EventKind.NOT_BELIEVED, now, data=asdict(burst)),)
-        reason = f"{outcome.reason} (not suppressed: {burst})"
-        return replace(outcome, suppress=None, reason=reason, events=(*outcome.events, *told))
+        return replace(outcome, suppress=None, reason=f"{outcome.reason} (not suppressed: {burst})")
 
     def settle(self, outcome: Outcome, done: _Done = None) -> None:
         """Write ``outcome`` soon, with a log line; ``done`` is called when it is on disk."""
@@ -166,7 +160,7 @@ class Settler:
 
     def _write(self, batch: Sequence[_Waiting]) -> None:
         self._writing += len(batch)
-        outcomes = [outcome for outcome, _, _ in batch]
+        outcomes = [self._believed(outcome) for outcome, _, _ in batch]  # a burst may have begun since
         made = [notice for _, _, notice in batch if notice is not None]
 
         def job(db: sqlite3.Connection) -> None:

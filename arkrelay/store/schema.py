@@ -217,6 +217,8 @@ _FOURTH = (
     # of those that are there, what was held for this surely was so from the start; index recipients_held
     """INSERT INTO ungranted SELECT id FROM recipients INDEXED BY recipients_held
         WHERE status = 'held' AND hold_reason IN ('send_limit', 'new_recipients')""",
+    # what sites have said of recipients within the hour; see policy.burst
+    "CREATE TABLE bursts (site TEXT PRIMARY KEY, at REAL NOT NULL, counted TEXT NOT NULL) WITHOUT ROWID",
 )
 
 

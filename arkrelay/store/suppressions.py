@@ -19,7 +19,7 @@ ByStream = Mapping[str, str]  # stream → reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
-    """Which entries of a tenant are meant; None means any. ``until`` is not included."""
+    """Which entries of a tenant are meant; None: any. ``until`` is not included; ``domain`` is the addresses'."""
 
     reason: str | None = None
     stream: str | None = None
@@ -27,7 +27,7 @@ class Entries:
     bounce_classes: tuple[BounceClass, ...] = ()
     since: float | None = None
     until: float | None = None
-    automatic: bool | None = None
+    domain: str | None = None
 
     def where(self, tenant_id: str) -> tuple[str, tuple[object, ...]]:
         """Return the condition and its parameters."""
@@ -38,7 +38,8 @@ class Entries:
             ("cause = ?", self.cause and self.cause.value),
             ("created_at >= ?", self.since),
             ("created_at < ?", self.until),
-            ("automatic = ?", self.automatic),
+            # the end of the key, and no LIKE: a domain may have an underscore in it
+            ("instr(address_key || char(10), ?)", self.domain and f"@{address_key(text(self.domain) or '')}\n"),
         ]
         some = [(condition, value) for condition, value in given if value is not None]
         classes = [one.value for one in self.bounce_classes]

@@ -157,3 +157,107 @@ async def test_what_waits_in_memory_is_held_when_a_failure_suppresses_its_addres
         assert (await becomes(relay, second, "held"))["reason"].endswith("(reason: hard fail)")
         assert ann.taken == 1
         await relay.kill()
+
+
+# When a site is not believed.
+
+OTHER_KEY = "ark_live_other-0123456789abcdef"
+OTHER = f"""
+name = "Other"
+
+[[credentials]]
+name = "rest"
+type = "api"
+secret = "{OTHER_KEY}"
+
+[[domains]]
+name = "other.test"
+trusted = true
+"""
+NOBODY = "550 5.1.1 no such user"
+
+
+async def ask(relay: Relay, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask with the other tenant's key."""
+    url = f"http://127.0.0.1:{relay.port('http')}{path}"
+    headers = {"Authorization": f"Bearer {OTHER_KEY}"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.request(method, url, json=body) as response:
+        answer: dict[str, Any] = await response.json()
+        assert response.status == 200, answer
+        return answer
+
+
+async def paused(relay: Relay) -> list[tuple[str | None, int]]:
+    found = (await relay.get("/v1/events?type=SuppressionPaused"))["data"]["events"]
+    return [(one["tenantId"], one["data"]["failed"]) for one in found]
+
+
+async def test_a_site_that_refuses_everybody_leaves_nobody_on_the_list_also_after_a_restart(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    async with (
+        Mx(Script(rcpt=NOBODY)) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port, more="[suppression]\nburst_recipients = 10\n") as relay,
+    ):
+        await relay.call("POST", LIST, {"address": "hand@rcpt.test"}, status=201)
+        tokens = [await relay.send(f"n{number}@rcpt.test") for number in range(12)]
+        for token in tokens:
+            await becomes(relay, token, "hardfail")
+        await relay.until(LIST, lambda answer: answer["total"] == 1)
+        removed = (await relay.get("/v1/events?type=SuppressionRemoved"))["data"]["events"]
+        assert len(removed) == 9
+        assert {(one["data"]["by"], one["data"]["site"]) for one in removed} == {("burst", "rcpt.test")}
+        assert await paused(relay) == [("acme", 10)]
+        (said,) = (await relay.get(f"/v1/why?q={tokens[0]}"))["data"]["sentences"]
+        assert "(suppressed for that, and no more: rcpt.test refused 10 of 10" in said["sentence"]
+        assert await relay.stop() == 0
+        await relay.start()
+        token = await relay.send("after@rcpt.test")
+        assert "not suppressed: rcpt.test refused" in (await becomes(relay, token, "hardfail"))["reason"]
+        assert await listed(relay) == [("hand@rcpt.test", "hand")]
+
+
+async def test_one_tenants_bad_list_does_not_keep_dead_addresses_off_anothers(tmp_path: Path, dns: DnsServer) -> None:
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "other.toml").write_text(OTHER)
+    (tmp_path / "tenants" / "other.toml").chmod(0o600)
+    async with (
+        Mx(Script(rcpt=NOBODY)) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port, more="[suppression]\nburst_recipients = 10\n") as relay,
+    ):
+        for token in [await relay.send(f"n{number}@rcpt.test") for number in range(12)]:
+            await becomes(relay, token, "hardfail")
+        letter = {"from": "a@other.test", "to": ["dead@rcpt.test"], "subject": "x", "text": "x"}
+        token = (await ask(relay, "POST", "/v1/emails", letter))["data"]["id"]
+        assert "rcpt.test refused" not in (await becomes(relay, token, "hardfail"))["reason"]
+        assert await listed(relay, "other") == [("dead@rcpt.test", "failure")]
+        assert await listed(relay) == []
+        assert {one["event"] for one in (await ask(relay, "GET", "/v1/events"))["data"]["events"]} == {
+            "MessageAccepted", "MessageDeliveryFailed", "SuppressionAdded",
+        }  # fmt: skip
+        # what both see pauses everybody, and neither reads the other's numbers
+        body = letter | {"to": [f"d{number}@rcpt.test" for number in range(1, 3)]}
+        await ask(relay, "POST", "/v1/emails", body)
+        await relay.until("/v1/events?type=SuppressionPaused", lambda one: len(one["data"]["events"]) == 2)
+        assert {tenant for tenant, _ in await paused(relay)} == {"acme", None}
+        token = (await ask(relay, "POST", "/v1/emails", letter | {"to": ["last@rcpt.test"]}))["data"]["id"]
+        reason = (await becomes(relay, token, "hardfail"))["reason"]
+        assert reason.endswith(
+            "(not suppressed: rcpt.test refused too many recipients of several senders as unknown within an hour)"
+        )
+        await relay.until("/v1/tenants/other/suppressions", lambda answer: answer["total"] == 0)
+
+
+async def test_entries_are_listed_and_undone_by_domain(tmp_path: Path, dns: DnsServer) -> None:
+    async with (
+        Mx(Script(rcpt=NOBODY)) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port) as relay,
+    ):
+        dns.set("other.test", "MX", "10 mx.rcpt.test.")
+        for address in ("ann@rcpt.test", "bob@other.test"):
+            await becomes(relay, await relay.send(address), "hardfail")
+        code, out, err = await run(relay, "suppression", "list", "--domain", "OTHER.test", "--since", "2026-01-01")
+        assert (code, out.count("bob@other.test"), out.count("ann@rcpt.test")) == (0, 1, 0), err
+        code, out, err = await run(relay, "suppression", "undo", "--domain", "rcpt.test")
+        assert (code, out) == (0, "ann@rcpt.test\n"), err
+        assert await listed(relay) == [("bob@other.test", "failure")]

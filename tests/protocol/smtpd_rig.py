@@ -20,8 +20,8 @@ from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.errors import Refused
 from arkrelay.model.message import Accepted, Submission
-from arkrelay.policy.burst import Bursts
 from arkrelay.policy.classify import Rules
+from arkrelay.relay.bursts import BurstGuard
 from arkrelay.relay.inbound import Inbound
 from arkrelay.relay.mailboxes import Mailboxes
 from arkrelay.relay.notices import Notices
@@ -301,7 +301,7 @@ async def _serving(
         mailboxes,
         rules(),
         Metrics(),
-        Bursts(),
+        BurstGuard(store, live, lambda host: host),
         notices,
         Unsubscriber(store, live, unsubscribes),
         lambda host: host,

@@ -15,6 +15,7 @@ from arkrelay.model.message import Door, HoldReason, Message, Recipient, Status
 from arkrelay.policy.classify import Rules
 from arkrelay.policy.pace import Capacity
 from arkrelay.policy.schedule import Lane
+from arkrelay.relay.bursts import BurstGuard
 from arkrelay.relay.meter import Meter
 from arkrelay.relay.notices import Notices
 from arkrelay.relay.queue import Queue
@@ -62,9 +63,9 @@ class Rig:
         self.live = Live(folder.path)
         self.store = Store.open(folder.state)
         self.signing = Signing()
-        self.settler = Settler(
-            self.store, self.live, Metrics(), rules(), Notices(self.store, self.live, self.signing)
-        )
+        bursts = BurstGuard(self.store, self.live, lambda host: host)
+        notices = Notices(self.store, self.live, self.signing)
+        self.settler = Settler(self.store, self.live, Metrics(), rules(), notices, bursts)
         self.meter = Meter(self.store)
         self.connections: list[Stub] = []
         self.queue = Queue(self.store, self.live, self.settler, self._serve, lambda _site: Capacity(rate=0))

@@ -85,7 +85,7 @@ async def test_undo_takes_what_a_class_and_a_time_name_and_of_this_tenant_only(s
             )
         )
     await store.write(lambda db: suppressions.add(db, "acme", "d@x.test", "asked", NOW + 60))
-    entries = Entries(bounce_classes=(BounceClass.BAD_ADDRESS,), since=NOW + 1, until=NOW + 61, automatic=True)
+    entries = Entries(bounce_classes=(BounceClass.BAD_ADDRESS,), since=NOW + 1, until=NOW + 61)
     assert await store.read(lambda conn: suppressions.count(conn, "acme", entries)) == 1
     assert await store.write(lambda db: suppressions.undo(db, "acme", entries, 10)) == ["b@x.test"]
     left, _ = await store.read(lambda conn: suppressions.list_page(conn, "acme"))
@@ -104,3 +104,14 @@ async def test_an_import_leaves_what_is_there(store: Store) -> None:
     found = await store.read(lambda conn: suppressions.get(conn, "acme", "a@x.test"))
     assert found is not None
     assert found.reason == "asked"
+
+
+async def test_entries_are_found_by_the_whole_domain_of_their_addresses(store: Store) -> None:
+    for address in ("a@x.test", "b@sub.x.test", "c@x.test.example", '"d@x.test"@y.test', "e@X_test", "f@Xxtest"):
+        await store.write(lambda db, address=address: suppressions.add(db, "acme", address, "asked", NOW))  # type: ignore[misc] # its type
+    for domain, wanted in {"X.test": ["a@x.test"], "x_test": ["e@X_test"], "test": []}.items():
+        found, total = await store.read(
+            lambda conn, domain=domain: suppressions.list_page(conn, "acme", Entries(domain=domain))  # type: ignore[misc] # its type
+        )
+        assert [one.address for one in found] == wanted
+        assert total == len(wanted)
