@@ -193,6 +193,9 @@ class Connection:
             recipient = await queue.next(self._lane)
             if recipient is None:
                 break
+            if queue.captures:  # since this moment: a claim takes a while
+                queue.put_back(self._lane, recipient)
+                break
             queue.pace.started(way.lane, now)
             self._ways.started(way, now)
             queue.served(way.lane, recipient.message.tenant_id)
@@ -344,8 +347,8 @@ class Connection:
 
     def _gives_way(self, started: int) -> bool:
         """Return whether this connection ends: it has had its turn and another waits, its address may carry no more
-        or is not wanted, its detour is over, or a person said so."""
-        if self._unwelcome or self._queue.pace.ordered_to_rest(self._site):
+        or is not wanted, its detour is over, a person said so, or a reload that nothing may leave any more."""
+        if self._unwelcome or self._queue.captures or self._queue.pace.ordered_to_rest(self._site):
             return True
         if self._way is not None and self._ways.spent(self._way, time.time()):
             return True
@@ -389,7 +392,7 @@ class Connection:
             self._simulator.play(recipient, partial(self._queue.finished, recipient))
 
     async def _run_capture(self) -> None:
-        while (recipient := await self._queue.next(self._lane)) is not None:
+        while self._queue.captures and (recipient := await self._queue.next(self._lane)) is not None:
             try:
                 content = await self._queue.content(recipient)
                 envelope = self._courier.envelope(recipient, len(content))

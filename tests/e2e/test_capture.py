@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from peers.daemon import Relay
 from peers.dns import DnsServer
-from peers.mx import Mx
+from peers.mx import Delay, Mx, Script, Turns
 from peers.office import record, verdicts
 
 
@@ -56,3 +56,32 @@ async def test_a_capture_box_that_cannot_be_written_defers_and_loses_nothing(tmp
         await relay.call("POST", f"/v1/emails/{token}/retry")
         await relay.until(f"/v1/emails/{token}", lambda one: one["data"]["status"] == "sent")
         assert len(relay.lines("recipient_settled")) < 10  # it waited in between, and did not try in a circle
+
+
+async def test_a_reload_to_capture_ends_what_a_kept_connection_would_still_send(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    slow = Script(dot=Turns(None, Delay(1.0, None)))
+    delivery = 'mode = "deliver"\nconnections_per_site = 1'
+    async with Mx(slow) as mx, Relay(tmp_path, dns=dns.address, mx_port=mx.port, delivery=delivery) as relay:
+        config = relay.config.read_text().replace('idle_connection = "1s"', 'idle_connection = "60s"')
+
+        async def reload(mode: str) -> None:
+            relay.config.write_text(config.replace('mode = "deliver"', f'mode = "{mode}"'))
+            await relay.call("POST", "/v1/control/reload")
+
+        async def sent(token: str) -> str:
+            """Return where it went."""
+            answer = await relay.until(f"/v1/emails/{token}", lambda one: one["data"]["status"] == "sent")
+            return "captured" if "captured in" in answer["data"]["reason"] else "delivered"
+
+        await reload("deliver")
+        assert await sent(await relay.send("a@rcpt.test")) == "delivered"
+        waiting = [await relay.send(f"b{number}@rcpt.test") for number in range(6)]  # two in flight, four behind them
+        await reload("capture")
+        where = [await sent(token) for token in waiting]
+        assert where[-4:] == ["captured"] * 4
+        assert await sent(await relay.send("c@rcpt.test")) == "captured"
+        assert len(mx.messages) == 1 + where.count("delivered")
+        await reload("deliver")
+        assert await sent(await relay.send("d@rcpt.test")) == "delivered"
