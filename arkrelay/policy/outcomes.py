@@ -231,10 +231,7 @@ def _sent(recipient: Recipient, attempt: Attempt, now: float) -> Outcome:
         attempt=attempt,
         details=details,
         events=(_event(recipient, attempt, Status.SENT, details, now),),
-        # the first attempt of mail that passed the list at acceptance has nothing to take off it, and mail of a test
-        # key arrived nowhere
-        unsuppress=(recipient.attempts > 0 or recipient.hold_reason is HoldReason.SUPPRESSED)
-        and not recipient.message.test,
+        unsuppress=bool(attempt.site),  # a peer of the world has it: no test key, capture box or played recipient
         uncertain=recipient.uncertain,
     )
 

@@ -30,6 +30,7 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
     said: list[str] = []
     events: list[Event] = []
     known = _settle_all(db, outcomes)
+    listed = _listed(db, known)
     for outcome in known:
         recipient, status = outcome.recipient, outcome.status
         attempt = outcome.attempt
@@ -40,7 +41,10 @@ def apply(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
             said.append(attempt.transcript if attempt is not None else "")
             tally.count_attempt(db, outcome)
         events += outcome.events
-        if outcome.suppress is not None or outcome.unsuppress:
+        if outcome.suppress is not None:
+            events += _change_suppression(db, outcome)
+            listed.add(_key(outcome))
+        elif outcome.unsuppress and listed and _key(outcome) in listed:
             events += _change_suppression(db, outcome)
     newest = insert_attempts(db, attempts)
     if newest is not None:
@@ -131,6 +135,20 @@ def _values(outcome: Outcome) -> tuple[object, ...]:
         outcome.uncertain,
         outcome.recipient.id,
     )
+
+
+def _listed(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> set[tuple[str, str]]:
+    """Return the tenants and keys of those to be taken off a list that are on it: nearly always none."""
+    wanted: dict[str, list[str]] = {}
+    for one in outcomes:
+        if one.unsuppress:
+            tenant_id, key = _key(one)
+            wanted.setdefault(tenant_id, []).append(key)
+    return {(tenant_id, key) for tenant_id, keys in wanted.items() for key in suppressions.among(db, tenant_id, keys)}
+
+
+def _key(outcome: Outcome) -> tuple[str, str]:
+    return outcome.recipient.message.tenant_id, suppressions.key_of(outcome.recipient.address)
 
 
 def _change_suppression(db: sqlite3.Connection, outcome: Outcome) -> tuple[Event, ...]:

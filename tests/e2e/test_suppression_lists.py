@@ -200,8 +200,9 @@ async def test_a_site_that_refuses_everybody_leaves_nobody_on_the_list_also_afte
         Relay(tmp_path, dns=dns.address, mx_port=mx.port, more="[suppression]\nburst_recipients = 10\n") as relay,
     ):
         await relay.call("POST", LIST, {"address": "hand@rcpt.test"}, status=201)
-        tokens = [await relay.send(f"n{number}@rcpt.test") for number in range(12)]
-        for token in tokens:
+        tokens = [await relay.send(f"n{number}@rcpt.test") for number in range(9)]
+        await relay.until(LIST, lambda answer: answer["total"] == 10)
+        for token in [await relay.send(f"n{number}@rcpt.test") for number in range(9, 12)]:
             await becomes(relay, token, "hardfail")
         await relay.until(LIST, lambda answer: answer["total"] == 1)
         removed = (await relay.get("/v1/events?type=SuppressionRemoved"))["data"]["events"]
@@ -261,3 +262,59 @@ async def test_entries_are_listed_and_undone_by_domain(tmp_path: Path, dns: DnsS
         code, out, err = await run(relay, "suppression", "undo", "--domain", "rcpt.test")
         assert (code, out) == (0, "ann@rcpt.test\n"), err
         assert await listed(relay) == [("bob@other.test", "failure")]
+
+
+# What a delivery proves.
+
+TEST_KEY = "ark_test_acme-0123456789abcdef"
+WITH_TEST_KEY = f"""
+[[credentials]]
+name = "test"
+type = "api"
+secret = "{TEST_KEY}"
+"""
+
+
+async def test_any_delivery_lifts_a_failure_also_the_first_attempt(tmp_path: Path, dns: DnsServer) -> None:
+    bob = Turns(Delay(2.0, NOBODY), None)
+    async with (
+        Mx(Script(rcpt={"bob@rcpt.test": bob})) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port) as relay,
+    ):
+        first, second = [await relay.send("bob@rcpt.test") for _ in range(2)]  # both in hand before an answer
+        await becomes(relay, first, "hardfail")
+        await becomes(relay, second, "sent")
+        await relay.until(LIST, lambda answer: answer["total"] == 0)
+        (event,) = (await relay.get("/v1/events?type=SuppressionRemoved"))["data"]["events"]
+        assert event["data"] == {"address": "bob@rcpt.test", "reason": "delivered"}
+
+
+@pytest.mark.parametrize("fake", ["test key", "capture", "simulator"])
+async def test_what_never_left_lifts_nothing(tmp_path: Path, dns: DnsServer, fake: str) -> None:
+    address = "ok@sim.test" if fake == "simulator" else "ann@rcpt.test"
+    async with (
+        Mx(Script(rcpt=NOBODY)) as mx,
+        Relay(tmp_path, dns=dns.address, mx_port=mx.port, more=MORE, tenant=WITH_TEST_KEY) as relay,
+    ):
+        dns.set("sim.test", "MX", "10 mx.rcpt.test.")
+        config = relay.config.read_text()
+        relay.config.write_text(config.replace("sim.test", "away.test"))
+        await relay.call("POST", "/v1/control/reload")
+        await becomes(relay, await relay.send(address), "hardfail")
+        assert await listed(relay) == [(address, "failure")]
+        relay.config.write_text(
+            config.replace("[delivery]", '[delivery]\nmode = "capture"') if fake == "capture" else config
+        )
+        await relay.call("POST", "/v1/control/reload")
+        if fake == "test key":
+            url = f"http://127.0.0.1:{relay.port('http')}/v1/emails"
+            letter = {"from": "app@sender.test", "to": [address], "subject": "x", "text": "x"}
+            headers = {"Authorization": f"Bearer {TEST_KEY}"}
+            async with aiohttp.ClientSession(headers=headers) as session, session.post(url, json=letter) as response:
+                token = (await response.json())["data"]["id"]
+        else:
+            token = await relay.send(address)
+        await becomes(relay, token, "held")
+        await relay.call("POST", f"/v1/emails/{token}/retry")
+        await becomes(relay, token, "sent")
+        assert await listed(relay) == [(address, "failure")]

@@ -225,15 +225,11 @@ def test_what_suppresses_is_a_setting(on: str, result: Reply, attempts: int, rea
     assert (outcome.suppress and outcome.suppress.reason) == reason
 
 
-def test_a_delivery_takes_an_automatic_entry_off_the_list() -> None:
-    passed = replace(RECIPIENT, hold_reason=HoldReason.SUPPRESSED)
-    assert decide(TAKEN, passed).unsuppress
-    assert decide(TAKEN, replace(RECIPIENT, attempts=1)).unsuppress
-    assert not decide(TAKEN, replace(RECIPIENT, attempts=0)).unsuppress  # it was not on the list a moment ago
-    passed = replace(RECIPIENT, hold_reason=HoldReason.SUPPRESSED)
-    assert decide(TAKEN, passed).unsuppress
-    tested = replace(passed, message=replace(passed.message, test=True))
-    assert not decide(TAKEN, tested).unsuppress  # it arrived nowhere
+@pytest.mark.parametrize("site", ["rcpt.test", ""])
+def test_a_delivery_to_a_site_takes_an_automatic_entry_off_the_list(site: str) -> None:
+    attempt = Attempt(RECIPIENT.id, NOW, 0.5, TAKEN, past_dot=True, host="mx.rcpt.test", site=site)
+    outcome = outcomes.decide(RECIPIENT, attempt, RULES, Settings(hostname="relay.test"), NOW, 0.0)
+    assert outcome.unsuppress is bool(site)
 
 
 @pytest.mark.parametrize("result", [reply(450), failure(FailureKind.TIMEOUT)])
