@@ -109,6 +109,9 @@ QUERY: Final = {
     "cause": "Made by this only.",
     "classification": "Made by this sort of failure only.",
     "stream": "Of this stream only.",
+    "sort": "By address, or the newest first.",
+    "afterAddress": "Behind this address, in the order of addresses.",
+    "afterStream": "And behind this stream of it.",
     "since": "Made at this time or after it.",
     "until": "Made before this time.",
 }

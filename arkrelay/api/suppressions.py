@@ -2,15 +2,15 @@
 
 import sqlite3
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from arkrelay.api.ask import Ask
-from arkrelay.api.model import ONE_LINE, Answer, Body, Line, Meta, Nothing, Page, Paged
+from arkrelay.api.model import ONE_LINE, Answer, Body, Line, Meta, Nothing, Page, Paged, Query
 from arkrelay.api.query import Moment, moment
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.settings import require_changer
 from arkrelay.api.shapes import Classification, iso
-from arkrelay.model.address import AddressError, parse_mailbox
+from arkrelay.model.address import AddressError, kept_address, kept_domain, parse_mailbox
 from arkrelay.model.attempt import REST_CLASS, BounceClass
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.suppression import Cause
@@ -18,7 +18,7 @@ from arkrelay.model.suppression import Suppression as Entry
 from arkrelay.relay.suppress import suppress, unsuppress
 from arkrelay.store import suppressions
 from arkrelay.store.history import insert_events
-from arkrelay.store.suppressions import Entries
+from arkrelay.store.suppressions import Entries, NewEntry
 
 REASON = "manual"
 STEP = 500  # entries in one write of an undo
@@ -52,13 +52,17 @@ class Suppression(Answer):
 
 
 class SuppressionState(Answer):
-    """Whether an address is on the list; with ``stream`` only for mail with that tag."""
+    """Whether an address is on the list; with ``stream`` only for mail with that tag.
+
+    An address may have an entry for each of several streams: the first one is told, and all are ``entries``.
+    """
 
     address: str
     suppressed: bool
     reason: str | None
     created_at: str | None
     stream: str | None
+    entries: list[Suppression]
 
 
 class Message(Answer):
@@ -68,7 +72,11 @@ class Message(Answer):
 
 
 class Filtered(Paged):
-    """Which entries; ``domain`` is their addresses'."""
+    """Which entries; ``domain`` is their addresses'.
+
+    With ``sort=address`` they come by address and stream, and a page begins behind ``afterAddress`` and
+    ``afterStream``, the last ones of the page before: so nothing is missed while others join and leave the list.
+    """
 
     reason: str | None = None
     cause: Cause | None = None
@@ -77,6 +85,15 @@ class Filtered(Paged):
     since: Moment | None = None
     until: Moment | None = None
     domain: str | None = None
+    sort: Literal["created", "address"] = "created"
+    after_address: str = ""
+    after_stream: str = ""
+
+
+class OfStream(Query):
+    """Of which stream; an empty one is that of all mail, and none means every entry of the address."""
+
+    stream: str | None = None
 
 
 class Undo(Body):
@@ -103,12 +120,14 @@ class Undone(Answer):
 
 
 class ImportRow(Body):
-    """One address of another service's list."""
+    """One address of another service's list, or of an export of ours, which says also the cause and the class."""
 
     address: Line
     reason: Reason | None = None
     stream: Stream = ""
     created_at: Line | None = None
+    cause: Cause = Cause.IMPORT
+    classification: Classification | None = None
 
 
 class Import(Body):
@@ -125,20 +144,25 @@ class Imported(Answer):
 
 
 async def list_all(ask: Ask[Filtered, Nothing]) -> Page[Suppression]:
-    """One page, newest first."""
+    """One page, newest first, or in the order of addresses."""
     tenant_id, query = ask.tenant.id, ask.query
     entries = Entries(
         reason=query.reason,
         cause=query.cause,
         bounce_classes=_classes(query.classification),
         stream=query.stream,
-        domain=query.domain,
+        domain=query.domain and kept_domain(query.domain),
         since=moment(query.since, "since"),
         until=moment(query.until, "until"),
     )
-    found, total = await ask.parts.store.read(
-        lambda db: suppressions.list_page(db, tenant_id, entries, query.page, query.per_page)
-    )
+
+    def read(db: sqlite3.Connection) -> tuple[list[Entry], int]:
+        if query.sort == "address":
+            after, limit = kept_address(query.after_address), query.per_page
+            return suppressions.list_by_address(db, tenant_id, entries, after, query.after_stream, limit)
+        return suppressions.list_page(db, tenant_id, entries, query.page, query.per_page)
+
+    found, total = await ask.parts.store.read(read)
     return Page([_shape(one) for one in found], query.page, query.per_page, total)
 
 
@@ -152,24 +176,25 @@ async def create(ask: Ask[Nothing, NewSuppression]) -> Suppression:
 async def retrieve(ask: Ask[Nothing, Nothing]) -> SuppressionState:
     """Whether an address is on the list: 200 either way."""
     tenant_id, address = ask.tenant.id, _address(ask.path("email"))
-    found = await ask.parts.store.read(lambda db: suppressions.get(db, tenant_id, address))
-    if found is None:
-        return SuppressionState(address=address, suppressed=False, reason=None, created_at=None, stream=None)
+    found = await ask.parts.store.read(lambda db: suppressions.of_address(db, tenant_id, address))
+    first = found[0] if found else None
     return SuppressionState(
         address=address,
-        suppressed=True,
-        reason=found.reason,
-        created_at=iso(found.created_at),
-        stream=found.stream or None,
+        suppressed=first is not None,
+        reason=first.reason if first else None,
+        created_at=iso(first.created_at) if first else None,
+        stream=(first.stream or None) if first else None,
+        entries=[_shape(one) for one in found],
     )
 
 
-async def delete(ask: Ask[Nothing, Nothing]) -> Message:
-    """Take an address off the list, for every stream; 404 when it was not on it."""
+async def delete(ask: Ask[OfStream, Nothing]) -> Message:
+    """Take an address off the list, for one stream or every one; 404 when it was not on it."""
     require_changer(ask)
-    tenant_id, address = ask.tenant.id, _address(ask.path("email"))
-    if not await unsuppress(ask.parts.store, tenant_id, address):
-        raise ApiError(404, "not_found", f"{address} is not on the suppression list.")
+    tenant_id, address, stream = ask.tenant.id, _address(ask.path("email")), ask.query.stream
+    if not await unsuppress(ask.parts.store, tenant_id, address, stream):
+        of_stream = f" for mail with the tag {stream}" if stream else ""
+        raise ApiError(404, "not_found", f"{address} is not on the suppression list{of_stream}.")
     return Message(message=f"{address} may be mailed again.")
 
 
@@ -185,7 +210,7 @@ async def undo(ask: Ask[Nothing, Undo]) -> Undone:
         cause=body.cause or Cause.FAILURE,  # what people did, recipients among them, goes only when it is named
         bounce_classes=_classes(body.classification),
         stream=body.stream,
-        domain=body.domain,
+        domain=body.domain and kept_domain(body.domain),
         since=since,
         until=until,
     )
@@ -211,7 +236,7 @@ async def import_many(ask: Ask[Nothing, Import]) -> Imported:
     """Put the addresses of another service's list on this one, all of them or none."""
     require_changer(ask)
     tenant_id, now = ask.tenant.id, time.time()
-    rows: list[tuple[str, str, str, float]] = []
+    rows: list[NewEntry] = []
     for index, one in enumerate(ask.body.entries):
         try:
             address = str(parse_mailbox(one.address, utf8=True))
@@ -220,15 +245,19 @@ async def import_many(ask: Ask[Nothing, Import]) -> Imported:
                 400, "invalid_email_format", f"entries[{index}].address: {error}.", field="entries"
             ) from None
         at = moment(one.created_at, f"entries[{index}].createdAt")
-        rows.append((address, one.reason or "imported", one.stream, now if at is None else min(at, now)))
-    event = Event(EventKind.SUPPRESSED, now, tenant_id, data={"addresses": len(rows), "by": "import"})
+        created_at = now if at is None else min(at, now)
+        blamed = next(iter(_classes(one.classification)), None)
+        rows.append(NewEntry(address, one.reason or "imported", one.stream, created_at, one.cause, blamed))
 
     def job(db: sqlite3.Connection) -> int:
-        insert_events(db, [event])
-        return suppressions.insert_many(db, tenant_id, rows)
+        added = suppressions.insert_many(db, tenant_id, rows)
+        if added:
+            data = {"addresses": added, "by": "import"}
+            insert_events(db, [Event(EventKind.SUPPRESSED, now, tenant_id, data=data)])
+        return added
 
     added = await ask.parts.store.write(job)
-    ask.parts.queue.note_suppressed(tenant_id, [address for address, *_ in rows])
+    ask.parts.queue.note_suppressed(tenant_id, [one.address for one in rows])
     return Imported(added=added, present=len(rows) - added)
 
 

@@ -116,13 +116,14 @@ def add_suppression(
 @suppression_command.command("remove")
 @config_option
 @tenant_option
+@click.option("--stream", metavar="TAG", help="Only for mail with this tag; entries of others stay.")
 @click.argument("address")
 @pass_state
-def remove_suppression(state: State, tenant: str | None, address: str) -> None:
+def remove_suppression(state: State, tenant: str | None, stream: str | None, address: str) -> None:
     """Let ADDRESS be mailed again. Held mail stays held: release it with arkrelay queue release."""
     wanted = _address(address)
-    Daemon(state.config).data("DELETE", path_of(pick_tenant(state, tenant), wanted))
-    output.say(f"{wanted} is no longer suppressed")
+    Daemon(state.config).data("DELETE", path_of(pick_tenant(state, tenant), wanted), stream=stream)
+    output.say(f"{wanted} is no longer suppressed{_of_stream(stream)}")
 
 
 @suppression_command.command("check")
@@ -132,15 +133,21 @@ def remove_suppression(state: State, tenant: str | None, address: str) -> None:
 @click.argument("address")
 @pass_state
 def check_suppression(state: State, as_json: bool, tenant: str | None, address: str) -> None:
-    """Tell whether ADDRESS is suppressed, since when and why."""
+    """Tell whether ADDRESS is suppressed, since when and why, and for which mail: all, or that with a tag."""
     wanted = _address(address)
     data = Daemon(state.config).data("GET", path_of(pick_tenant(state, tenant), wanted))
     if as_json:
         output.print_json(data)
     elif data.get("suppressed"):
-        output.say(output.clean(f"{wanted} is suppressed since {data.get('createdAt')}: {data.get('reason') or '-'}"))
+        for one in data.get("entries") or [data]:
+            said = f"{wanted} is suppressed{_of_stream(one.get('stream'))} since {one.get('createdAt')}"
+            output.say(output.clean(f"{said}: {one.get('reason') or '-'}"))
     else:
         output.say(f"{wanted} is not suppressed")
+
+
+def _of_stream(stream: str | None) -> str:
+    return f" for mail with the tag {output.clean(stream)}" if stream else ""
 
 
 @suppression_command.command("undo")
@@ -196,7 +203,7 @@ def undo_suppressions(
 @click.option("--format", "form", type=click.Choice(("csv", "json")), default="csv", show_default=True)
 @pass_state
 def export_suppressions(state: State, tenant: str | None, form: str) -> None:
-    """Write them all to standard output, as CSV or as one JSON list."""
+    """Write them all to standard output, by address, as CSV or as one JSON list; import reads both again."""
     entries = _every(Daemon(state.config), path_of(pick_tenant(state, tenant)))
     if form == "json":
         output.print_json([{name: row.get(name) for name in COLUMNS} for row in entries])
@@ -208,11 +215,16 @@ def export_suppressions(state: State, tenant: str | None, form: str) -> None:
 
 
 def _every(daemon: Daemon, path: str) -> Iterator[dict[str, Any]]:
-    page, pages = 1, 1
-    while page <= pages:
-        answer = daemon.body("GET", path, page=page, perPage=PER_PAGE)
-        yield from answer.get("data", [])
-        page, pages = page + 1, int(answer.get("totalPages", 0))
+    """Yield every entry, by address: each page begins behind the last address, whatever has left the list since."""
+    last: dict[str, Any] = {}
+    while True:
+        after, stream = last.get("address"), last.get("stream")
+        answer = daemon.body("GET", path, sort="address", perPage=PER_PAGE, afterAddress=after, afterStream=stream)
+        found = answer.get("data", [])
+        yield from found
+        if len(found) < PER_PAGE:
+            return
+        last = found[-1]
 
 
 @suppression_command.command("import")
@@ -223,6 +235,7 @@ def _every(daemon: Daemon, path: str) -> Iterator[dict[str, Any]]:
 @click.option("--reason", default="imported", show_default=True, help="Of addresses for which the file gives none.")
 @click.option("--dry-run", is_flag=True, help="Read the file and tell what it holds; import nothing.")
 @click.option("--skip-bad", is_flag=True, help="Import the rest of a file with bad lines.")
+@click.option("--all", "everything", is_flag=True, help="Also what was refused for the sender's sake, as spam.")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig"))
 @pass_state
 def import_suppressions(
@@ -233,17 +246,19 @@ def import_suppressions(
     reason: str,
     dry_run: bool,
     skip_bad: bool,
+    everything: bool,
     file: io.TextIOBase,
 ) -> None:
-    """Suppress every address of a CSV FILE ("-": standard input), as another service or this one exports it.
+    """Suppress every address of a CSV FILE ("-": standard input), as another service exports it.
 
-    The whole file is read first: with a bad line nothing is imported. Addresses that are suppressed already stay as
-    they are, so it can be run again.
+    What this one exports, as CSV or JSON, keeps cause and class. The whole file is read first: with a bad line
+    nothing is imported. Refusals for the sender's sake (blocklists, spam) are passed over, for they say nothing of
+    the address. Addresses that are suppressed already stay as they are, so it can be run again.
     """
-    found = files.read(file, form or "")
+    found = files.read(file, form or "", everything=everything)
     bad = [one for one in found.passed if one.bad]
     if bad and not (skip_bad or dry_run):
-        raise Failed("\n  ".join(files.numbers(bad)), "nothing was imported; --skip-bad imports the rest")
+        raise Failed("\n  ".join(files.numbers(bad, found.unit)), "nothing was imported; --skip-bad imports the rest")
     path = f"{path_of(pick_tenant(state, tenant))}/import"
     daemon, added, present = Daemon(state.config), 0, 0
     parts = [found.rows[start : start + PART] for start in range(0, len(found.rows), PART)]
@@ -253,7 +268,9 @@ def import_suppressions(
             try:
                 data = daemon.data("POST", path, {"entries": [one.body(reason) for one in part]})
             except Denied as error:
-                error.message = f"line {part[0].line} and the following: {error.message} ({added} imported before)"
+                error.message = (
+                    f"{found.unit} {part[0].line} and the following: {error.message} ({added} imported before)"
+                )
                 raise
             added, present = added + data.get("added", 0), present + data.get("present", 0)
     told = {
@@ -267,8 +284,10 @@ def import_suppressions(
     if as_json:
         output.print_json(told)
         return
-    for text in files.numbers(found.passed):
+    for text in files.numbers(found.passed, found.unit):
         output.note(f"skipped: {output.clean(text)}")
+    if ours := sum(one.ours for one in found.passed):
+        output.note(f"refused for the sender's sake, not the recipient's: {ours} (--all imports them too)")
     if dry_run:
         output.say(f"to import: {len(found.rows)}, lines skipped: {len(found.passed)} ({found.form})")
     else:

@@ -30,12 +30,13 @@ async def suppress(
     return entry
 
 
-async def unsuppress(store: Store, tenant_id: str, address: str) -> bool:
-    """Take an address off the list, for every stream; return False when it was not on it."""
-    event = Event(EventKind.UNSUPPRESSED, time.time(), tenant_id, data={"address": address, "by": "hand"})
+async def unsuppress(store: Store, tenant_id: str, address: str, stream: str | None = None) -> bool:
+    """Take an address off the list, for this stream or for every one; return False when it was not on it."""
+    data = {"address": address, "by": "hand"} | ({} if stream is None else {"stream": stream})
+    event = Event(EventKind.UNSUPPRESSED, time.time(), tenant_id, data=data)
 
     def job(db: sqlite3.Connection) -> bool:
-        removed = suppressions.remove(db, tenant_id, address)
+        removed = suppressions.remove(db, tenant_id, address, stream)
         if removed:
             insert_events(db, [event])
         return removed

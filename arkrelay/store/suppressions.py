@@ -145,6 +145,16 @@ def get(conn: sqlite3.Connection, tenant_id: str, address: str) -> Suppression |
     return None if row is None else _suppression(row)
 
 
+def of_address(conn: sqlite3.Connection, tenant_id: str, address: str) -> list[Suppression]:
+    """Return every entry of this address: one for all mail first, then those of streams."""
+    # index suppressions_key
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM suppressions WHERE tenant_id = ? AND address_key = ? ORDER BY stream",  # noqa: S608 -- our own columns
+        (tenant_id, key_of(address)),
+    ).fetchall()
+    return [_suppression(row) for row in rows]
+
+
 def list_page(
     conn: sqlite3.Connection, tenant_id: str, entries: Entries | None = None, page: int = 1, per_page: int = 30
 ) -> tuple[list[Suppression], int]:
@@ -183,6 +193,23 @@ def browse(
     return [_suppression(row) for row in found], taken
 
 
+def list_by_address(
+    conn: sqlite3.Connection, tenant_id: str, entries: Entries, after: str, after_stream: str, limit: int
+) -> tuple[list[Suppression], int]:
+    """Return those that come after this address and stream in the order of addresses, and how many there are in all.
+
+    Whatever joins or leaves the list between two pages, no other entry is passed over.
+    """
+    where, parameters = entries.where(tenant_id)
+    # index suppressions_key
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM suppressions INDEXED BY suppressions_key"  # noqa: S608 -- our own words
+        f" WHERE {where} AND (address_key, stream) > (?, ?) ORDER BY address_key, stream LIMIT ?",
+        (*parameters, key_of(after), text(after_stream), limit),
+    ).fetchall()
+    return [_suppression(row) for row in rows], count(conn, tenant_id, entries)
+
+
 def undo(db: sqlite3.Connection, tenant_id: str, entries: Entries, limit: int) -> list[str]:
     """Remove up to ``limit`` of the entries that are meant; return their addresses."""
     where, parameters = entries.where(tenant_id)
@@ -195,19 +222,39 @@ def undo(db: sqlite3.Connection, tenant_id: str, entries: Entries, limit: int) -
     return [address for _, address in found]
 
 
-def insert_many(
-    db: sqlite3.Connection, tenant_id: str, rows: Sequence[tuple[str, str, str, float]], cause: Cause = Cause.IMPORT
-) -> int:
-    """Put (address, reason, stream, time) on the list; return how many were not on it. What is there stays."""
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """What a list from elsewhere says of one address."""
+
+    address: str
+    reason: str
+    stream: str
+    created_at: float
+    cause: Cause = Cause.IMPORT
+    bounce_class: BounceClass | None = None
+
+
+def insert_many(db: sqlite3.Connection, tenant_id: str, entries: Sequence[NewEntry]) -> int:
+    """Put these on the list; return how many were not on it. What is there stays."""
     # index suppressions_key
     values = [
-        (tenant_id, text(stream), key_of(address), text(address), at, text(reason), cause.value)
-        for address, reason, stream, at in rows
+        (
+            tenant_id,
+            text(one.stream),
+            key_of(one.address),
+            text(one.address),
+            one.created_at,
+            text(one.reason),
+            one.cause in AUTOMATIC,
+            one.cause.value,
+            one.bounce_class and one.bounce_class.value,
+        )
+        for one in entries
     ]
     before = db.total_changes
     db.executemany(
         "INSERT OR IGNORE INTO suppressions (tenant_id, stream, address_key, address, created_at, reason, automatic,"
-        " cause) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+        " cause, bounce_class) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
     return db.total_changes - before

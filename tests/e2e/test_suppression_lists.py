@@ -318,3 +318,110 @@ async def test_what_never_left_lifts_nothing(tmp_path: Path, dns: DnsServer, fak
         await relay.call("POST", f"/v1/emails/{token}/retry")
         await becomes(relay, token, "sent")
         assert await listed(relay) == [(address, "failure")]
+
+
+# Lists that come and go.
+
+
+async def test_a_bad_line_anywhere_imports_nothing_or_is_skipped_alone(tmp_path: Path, dns: DnsServer) -> None:
+    lines = [f"u{number}@x.test,{'9' * 20 if number == 550 else 1767225600}" for number in range(600)]
+    text = "\n".join(["email,created", *lines])
+    async with Relay(tmp_path, dns=dns.address) as relay:
+        code, _, err = await run(relay, "suppression", "import", "-", given=text)
+        assert code == 1
+        assert "line 552: '99999999999999999999' is no time" in err
+        assert (await relay.get(LIST))["total"] == 0
+        code, out, err = await run(relay, "suppression", "import", "--skip-bad", "-", given=text)
+        assert (code, out) == (0, "added: 599, on the list before: 0, lines skipped: 1 (sendgrid)\n"), err
+        assert (await relay.get(LIST))["total"] == 599
+
+
+async def test_blocks_of_another_service_are_passed_over_and_counted(tmp_path: Path, dns: DnsServer) -> None:
+    blocks = (
+        "status,reason,email,created\n"
+        '550,"550 5.7.1 Service unavailable; client host blocked using Spamhaus",b@x.test,1767225600\n'
+        "5.1.1,550 5.1.1 no such user,c@x.test,1767225600\n"
+    )
+    async with Relay(tmp_path, dns=dns.address) as relay:
+        code, out, err = await run(relay, "suppression", "import", "-", given=blocks)
+        assert (code, out) == (0, "added: 1, on the list before: 0, lines skipped: 1 (sendgrid)\n"), err
+        assert "refused for the sender's sake, not the recipient's: 1 (--all imports them too)" in err
+        assert await listed(relay) == [("c@x.test", "import")]
+        code, out, err = await run(relay, "suppression", "import", "--all", "-", given=blocks)
+        assert (code, out) == (0, "added: 1, on the list before: 1, lines skipped: 0 (sendgrid)\n"), err
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+async def test_an_export_that_is_imported_again_is_the_same_list(tmp_path: Path, dns: DnsServer, form: str) -> None:
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "other.toml").write_text(OTHER)
+    (tmp_path / "tenants" / "other.toml").chmod(0o600)
+    async with Relay(tmp_path, dns=dns.address, more=MORE, tenant=TENANT) as relay:
+        for part in ("hardfail", "complaint", "unsubscribe"):
+            await relay.send(f"{part}@sim.test")
+        await relay.call("POST", LIST, {"address": "hand@x.test", "stream": "news"}, status=201)
+        await relay.until(LIST, lambda answer: answer["total"] == 4)
+        code, out, err = await run(relay, "suppression", "export", "--tenant", "acme", "--format", form)
+        assert code == 0, err
+        code, _, err = await run(relay, "suppression", "import", "--tenant", "other", "-", given=out)
+        assert code == 0, err
+        both = [
+            [
+                {name: value for name, value in row.items() if name != "id"}
+                for row in (await relay.get(f"/v1/tenants/{tenant}/suppressions?sort=address"))["data"]
+            ]
+            for tenant in ("acme", "other")
+        ]
+        assert len(both[0]) == 4
+        assert both[0] == both[1]
+        code, out, err = await run(
+            relay, "suppression", "undo", "--tenant", "other", "--class", "invalid_recipient", "--dry-run"
+        )
+        assert (code, out) == (0, "hardfail@sim.test\n"), err
+
+
+async def test_an_import_that_adds_nothing_is_no_event(tmp_path: Path, dns: DnsServer) -> None:
+    async with Relay(tmp_path, dns=dns.address) as relay:
+        for given in ("a@x.test\nb@x.test\n", "a@x.test\n", "b@x.test\nc@x.test\n"):
+            code, _, err = await run(relay, "suppression", "import", "-", given=given)
+            assert code == 0, err
+        found = (await relay.get("/v1/events?type=SuppressionAdded"))["data"]["events"]
+        assert [one["data"] for one in found] == [
+            {"addresses": 2, "by": "import"}, {"addresses": 1, "by": "import"},
+        ]  # fmt: skip
+
+
+async def test_an_export_misses_no_address_while_others_leave_the_list(tmp_path: Path, dns: DnsServer) -> None:
+    async with Relay(tmp_path, dns=dns.address) as relay:
+        entries = [{"address": f"w{number:03}@x.test"} for number in range(900)]
+        await relay.call("POST", f"{LIST}/import", {"entries": entries})
+        found: list[str] = []
+        page = "sort=address&perPage=100"
+        after = ""
+        while some := (await relay.get(f"{LIST}?{page}{after}"))["data"]:
+            found += [one["address"] for one in some]
+            after = f"&afterAddress={found[-1]}"
+            for address in found[-20:]:  # the place of the next page, were it counted
+                await relay.call("DELETE", f"{LIST}/{address}")
+        assert found == [one["address"] for one in entries]
+        code, out, err = await run(relay, "suppression", "export")
+        assert code == 0, err
+        assert [line.partition(",")[0] for line in out.splitlines()[1:]] == [
+            address for number, address in enumerate(found) if number % 100 < 80
+        ]
+
+
+async def test_streams_are_told_and_removed_one_by_one(tmp_path: Path, dns: DnsServer) -> None:
+    async with Relay(tmp_path, dns=dns.address) as relay:
+        for stream in ("news", "promo", "offers"):
+            await relay.call("POST", LIST, {"address": "ann@x.test", "reason": "x", "stream": stream}, status=201)
+        code, out, err = await run(relay, "suppression", "check", "ann@x.test")
+        assert code == 0, err
+        assert re.findall(r"with the tag (\w+) since", out) == ["news", "offers", "promo"]
+        code, _, err = await run(relay, "suppression", "remove", "--stream", "promo", "ann@x.test")
+        assert code == 0, err
+        await relay.call("DELETE", f"{LIST}/ann@x.test?stream=promo", status=404)
+        state = (await relay.get(f"{LIST}/ann@x.test"))["data"]
+        assert (state["suppressed"], [one["stream"] for one in state["entries"]]) == (True, ["news", "offers"])
+        await relay.call("DELETE", f"{LIST}/ann@x.test")
+        assert (await relay.get(f"{LIST}/ann@x.test"))["data"]["entries"] == []

@@ -281,6 +281,19 @@ class TestSuppression:
         assert program("suppression", "add", "b@x@y").code == 1
         assert not daemon.asked
 
+    def test_check_tells_every_stream(self, program: Program, daemon: Double) -> None:
+        entries = [{"createdAt": "2026-01-01", "reason": "x", "stream": one} for one in ("news", "promo")]
+        daemon.answers = {
+            f"GET {PATH}/b%40x.test": {"suppressed": True, "stream": "news", "entries": entries},
+            f"DELETE {PATH}/b%40x.test": {"message": "gone"},
+        }
+        assert program("suppression", "check", "b@x.test").out.splitlines() == [
+            "b@x.test is suppressed for mail with the tag news since 2026-01-01: x",
+            "b@x.test is suppressed for mail with the tag promo since 2026-01-01: x",
+        ]
+        ran = program("suppression", "remove", "--stream", "news", "b@x.test")
+        assert (ran.code, daemon.asked[-1].query) == (0, {"stream": "news"})
+
     def test_export_reads_every_page(self, program: Program, daemon: Double) -> None:
         row = {
             "id": "1",
@@ -289,12 +302,15 @@ class TestSuppression:
             "createdAt": "2026-01-01",
             "cause": "hand",
         }
-        daemon.answers = {f"GET {PATH}": [page([row], 1, 2), page([{**row, "address": "c@x.test"}], 2, 2)]}
-        assert program("suppression", "export").out.splitlines() == [
-            "address,reason,createdAt,stream,cause,classification",
+        full = [{**row, "address": f"a{number:02}@x.test"} for number in range(99)] + [row]
+        daemon.answers = {f"GET {PATH}": [page(full), page([{**row, "address": "c@x.test"}])]}
+        lines = program("suppression", "export").out.splitlines()
+        assert (lines[0], len(lines)) == ("address,reason,createdAt,stream,cause,classification", 102)
+        assert lines[-2:] == [
             'b@x.test,"said ""no"", twice",2026-01-01,,hand,',
             'c@x.test,"said ""no"", twice",2026-01-01,,hand,',
         ]
+        assert daemon.asked[1].query == {"sort": "address", "perPage": "100", "afterAddress": "b@x.test"}
         daemon.answers = {f"GET {PATH}": page([row])}
         assert json.loads(program("suppression", "export", "--format", "json").out)[0]["cause"] == "hand"
 

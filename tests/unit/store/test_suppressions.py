@@ -6,7 +6,7 @@ from arkrelay.model.attempt import BounceClass
 from arkrelay.model.suppression import Cause
 from arkrelay.store import suppressions
 from arkrelay.store.database import Store
-from arkrelay.store.suppressions import Entries, reason_for
+from arkrelay.store.suppressions import Entries, NewEntry, reason_for
 
 
 async def test_a_suppression_is_one_per_address_whatever_its_case(store: Store) -> None:
@@ -99,11 +99,19 @@ async def test_undo_takes_what_a_class_and_a_time_name_and_of_this_tenant_only(s
 
 async def test_an_import_leaves_what_is_there(store: Store) -> None:
     await store.write(lambda db: suppressions.add(db, "acme", "a@x.test", "asked", NOW))
-    rows = [("A@x.test", "bounce", "", NOW), ("b@x.test", "spam", "", NOW), ("b@x.test", "spam", "news", NOW)]
+    rows = [
+        NewEntry("A@x.test", "bounce", "", NOW),
+        NewEntry("b@x.test", "spam", "", NOW, Cause.FAILURE, BounceClass.NO_MAILBOX),
+        NewEntry("b@x.test", "spam", "news", NOW),
+    ]
     assert await store.write(lambda db: suppressions.insert_many(db, "acme", rows)) == 2
     found = await store.read(lambda conn: suppressions.get(conn, "acme", "a@x.test"))
     assert found is not None
     assert found.reason == "asked"
+    kept = await store.read(lambda conn: suppressions.of_address(conn, "acme", "B@x.test"))
+    assert [(one.stream, one.cause, one.automatic, one.bounce_class) for one in kept] == [
+        ("", Cause.FAILURE, True, BounceClass.NO_MAILBOX), ("news", Cause.IMPORT, False, None),
+    ]  # fmt: skip
 
 
 async def test_entries_are_found_by_the_whole_domain_of_their_addresses(store: Store) -> None:
@@ -115,3 +123,23 @@ async def test_entries_are_found_by_the_whole_domain_of_their_addresses(store: S
         )
         assert [one.address for one in found] == wanted
         assert total == len(wanted)
+
+
+async def test_pages_by_address_miss_nothing_while_others_leave_the_list(store: Store) -> None:
+    names = [f"{n:02}@x.test" for n in range(20)]
+    rows = [NewEntry(one, "r", stream, NOW) for one in names for stream in ("", "news")]
+    await store.write(lambda db: suppressions.insert_many(db, "acme", rows))
+    await store.write(lambda db: suppressions.insert_many(db, "beta", rows))
+    found: list[tuple[str, str]] = []
+    after = ("", "")
+    while some := (
+        await store.read(lambda conn: suppressions.list_by_address(conn, "acme", Entries(), *after, 3))  # noqa: B023 -- read at once
+    )[0]:
+        found += [(one.address, one.stream) for one in some]
+        after = found[-1]
+        await store.write(lambda db: suppressions.remove(db, "acme", after[0]))  # noqa: B023 -- written at once
+    left = {
+        one.address for one in (await store.read(lambda conn: suppressions.list_page(conn, "acme", None, 1, 99)))[0]
+    }
+    assert left <= {address for address, _ in found}
+    assert found == sorted(set(found))
