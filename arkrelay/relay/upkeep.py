@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -31,6 +32,8 @@ log = structlog.get_logger()
 DISK_S = 2.0  # between looks at the disk
 EXPIRY_S = 10.0  # between looks at what waits beyond the end of its own lifetime
 EXPIRY_BATCH = 500  # rows in one write
+HELD_BATCH = 100  # each has a notice and events of its own
+WRITTEN_S = 5.0  # for a batch to be on disk; the next round takes up what is left
 PRUNE_S = 60.0  # between looks at what is past its retention
 STEP_PAUSE_S = 0.05  # between two steps, so that the writer is mostly free for mail
 
@@ -100,11 +103,23 @@ class Upkeep:
         now = time.time()
         retention = self._live.snapshot.settings.retention
         if retention.held_s:
-            for recipient in await self._store.read(lambda db: expired_held(db, now - retention.held_s)):
-                days = retention.held_s / 86400
-                self._settler.settle(outcomes.fail(recipient, f"Held for {days:g} days and not released", now))
+            await self._end_held(now, retention.held_s)
         await self._steps(lambda db: prune_step(db, now, retention))
         await self.vacuum()
+
+    async def _end_held(self, now: float, held_s: float) -> None:
+        """Fail all mail that is held for longer than ``held_s``, some at a time: it may have been a flood."""
+        reason = f"Held for {held_s / 86400:g} days and not released"
+        while found := await self._store.read(lambda db: expired_held(db, now - held_s, HELD_BATCH)):
+            written = [asyncio.get_running_loop().create_future() for _ in found]
+            for recipient, future in zip(found, written, strict=True):
+                self._settler.settle(outcomes.fail(recipient, reason, now), partial(future.set_result, None))
+            _, waiting = await asyncio.wait(written, timeout=WRITTEN_S)
+            if waiting:  # the database is in trouble, and the disk wants to be looked at
+                return
+            if len(found) < HELD_BATCH:
+                return
+            await asyncio.sleep(STEP_PAUSE_S)
 
     async def end_expired(self) -> None:
         """Fail what waits or is held beyond ``expires_at``, also where no attempt is due before long.

@@ -107,6 +107,17 @@ async def test_held_mail_fails_when_its_time_is_over_and_other_mail_is_left_alon
     assert (await rig.load(queued)).status is Status.PENDING
 
 
+async def test_however_much_is_held_too_long_all_of_it_fails_at_once(rig: Rig, keeper: Upkeep) -> None:
+    configure(rig, "retention", held_s=3600.0)
+    await rig.accept(*(rig.held(f"n{number}@a.test") for number in range(250)))
+    past = time.time() - 3601
+    await rig.store.write(lambda db: db.execute("UPDATE recipients SET changed_at = ?", (past,)))
+    await keeper.prune()
+    left = await rig.store.read(lambda db: db.execute("SELECT DISTINCT status FROM recipients").fetchall())
+    assert left == [("hardfail",)]
+    assert (await rig.events()).count(EventKind.FAILED) == 250
+
+
 async def test_retention_never_touches_mail_that_is_not_delivered(rig: Rig, keeper: Upkeep) -> None:
     configure(rig, "retention", content_s=0.001, messages_s=0.001, events_s=0.001, held_s=0.0)
     of = [rig.message(accepted_at=1.0) for _ in range(4)]
