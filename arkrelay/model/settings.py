@@ -176,6 +176,12 @@ class Suppression:
     mailbox_full_within_s: float = setting(
         "The time within which they are counted.", Kind.DURATION, 604_800.0, key="mailbox_full_within"
     )
+    keep_s: float = setting(
+        "What failures have put on a list lapses after this; 0: never. All other entries stay.",
+        Kind.DURATION,
+        0.0,
+        key="keep",
+    )
     burst_percent: float = setting(
         "A site that calls more of a tenant's recipients unknown within an hour is not believed; 0: it always is.",
         Kind.NUMBER,

@@ -24,7 +24,7 @@ from arkrelay.relay.settle import Settler
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
 from arkrelay.store.deadlines import lease_expired
-from arkrelay.store.prune import expired_held, prune_step, vacuum_step
+from arkrelay.store.prune import expired_held, lapse_step, prune_step, vacuum_step
 from arkrelay.store.queue import tenants_waiting
 
 log = structlog.get_logger()
@@ -98,13 +98,19 @@ class Upkeep:
             await asyncio.sleep(DISK_S)
 
     async def prune(self) -> None:
-        """Fail held mail that is past its time, then delete what is past its retention, step by step."""
+        """Fail held mail that is past its time, then delete what is past its retention, step by step.
+
+        Entries of suppression lists lapse where a setting says so.
+        """
         await self.end_mail_of_removed_tenants()
         now = time.time()
-        retention = self._live.snapshot.settings.retention
+        settings = self._live.snapshot.settings
+        retention, keep_s = settings.retention, settings.suppression.keep_s
         if retention.held_s:
             await self._end_held(now, retention.held_s)
         await self._steps(lambda db: prune_step(db, now, retention))
+        if keep_s:
+            await self._steps(lambda db: lapse_step(db, now, keep_s))
         await self.vacuum()
 
     async def _end_held(self, now: float, held_s: float) -> None:

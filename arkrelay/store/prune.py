@@ -7,6 +7,7 @@ the writer is held some 10 ms, so mail goes on between the steps (at most 50 ms 
 
 import sqlite3
 
+from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import QUEUED, Recipient, Status
 from arkrelay.model.settings import Retention
 from arkrelay.store import (
@@ -20,10 +21,12 @@ from arkrelay.store import (
     receipts,
     reports,
     requests,
+    suppressions,
     tally,
     transcripts,
     usage,
 )
+from arkrelay.store.history import insert_events
 from arkrelay.store.rows import BOTH, recipients_of
 from arkrelay.store.usage import TOTAL, count
 
@@ -38,6 +41,7 @@ KNOWN_S = 7 * 86400.0  # counts of first-time recipients are asked for by the da
 REQUESTS = 500
 TLS_RESULTS = 500
 TRANSCRIPTS = 1000
+LAPSED = 500
 
 _UNDELIVERED = ", ".join(f"'{status.value}'" for status in sorted({*QUEUED, Status.HELD}))
 _FINISHED = (
@@ -70,6 +74,19 @@ def prune_step(db: sqlite3.Connection, now: float, retention: Retention, step: i
     # primary key of clear_text_hosts
     db.execute("DELETE FROM clear_text_hosts WHERE until <= ?", (now,))
     return more
+
+
+def lapse_step(db: sqlite3.Connection, now: float, keep_s: float) -> bool:
+    """Take some addresses off the lists that a failure had put there longer ago; return True when there are more."""
+    gone = suppressions.lapse(db, now - keep_s, LAPSED)
+    insert_events(
+        db,
+        [
+            Event(EventKind.UNSUPPRESSED, now, tenant_id, data={"address": address, "reason": "lapsed"})
+            for tenant_id, address in gone
+        ],
+    )
+    return len(gone) == LAPSED
 
 
 def vacuum_step(db: sqlite3.Connection, pages: int = PAGES) -> bool:

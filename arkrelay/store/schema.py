@@ -219,6 +219,8 @@ _FOURTH = (
         WHERE status = 'held' AND hold_reason IN ('send_limit', 'new_recipients')""",
     # what sites have said of recipients within the hour; see policy.burst
     "CREATE TABLE bursts (site TEXT PRIMARY KEY, at REAL NOT NULL, counted TEXT NOT NULL) WITHOUT ROWID",
+    # what lapses where [suppression] keep says so
+    "CREATE INDEX suppressions_failure ON suppressions (created_at) WHERE cause = 'failure'",
 )
 
 

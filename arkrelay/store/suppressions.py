@@ -222,6 +222,18 @@ def undo(db: sqlite3.Connection, tenant_id: str, entries: Entries, limit: int) -
     return [address for _, address in found]
 
 
+def lapse(db: sqlite3.Connection, before: float, limit: int) -> list[tuple[str, str]]:
+    """Remove up to ``limit`` of what failures have made before then; return their tenants and addresses."""
+    # index suppressions_failure
+    found = db.execute(
+        "SELECT id, tenant_id, address FROM suppressions INDEXED BY suppressions_failure"
+        " WHERE cause = 'failure' AND created_at < ? ORDER BY created_at LIMIT ?",
+        (before, limit),
+    ).fetchall()
+    db.executemany("DELETE FROM suppressions WHERE id = ?", [(id_,) for id_, *_ in found])  # primary key
+    return [(tenant_id, address) for _, tenant_id, address in found]
+
+
 @dataclass(frozen=True, slots=True)
 class NewEntry:
     """What a list from elsewhere says of one address."""

@@ -17,6 +17,7 @@ from arkrelay.relay import upkeep
 from arkrelay.relay.operate import Operator
 from arkrelay.relay.upkeep import Upkeep
 from arkrelay.store import queue as rows
+from arkrelay.store import suppressions
 
 
 @pytest.fixture
@@ -116,6 +117,19 @@ async def test_however_much_is_held_too_long_all_of_it_fails_at_once(rig: Rig, k
     left = await rig.store.read(lambda db: db.execute("SELECT DISTINCT status FROM recipients").fetchall())
     assert left == [("hardfail",)]
     assert (await rig.events()).count(EventKind.FAILED) == 250
+
+
+@pytest.mark.parametrize("keep_s", [0.0, 3600.0])
+async def test_entries_of_failures_lapse_only_where_a_setting_says_so(
+    rig: Rig, keeper: Upkeep, keep_s: float
+) -> None:
+    configure(rig, "suppression", keep_s=keep_s)
+    for address, age_s in (("old@a.test", 3601), ("young@a.test", 60)):
+        at = time.time() - age_s
+        await rig.store.write(lambda db: suppressions.suppress(db, "acme", address, "hard fail", at))  # noqa: B023 -- at once
+    await keeper.prune()
+    left, _ = await rig.store.read(lambda db: suppressions.list_page(db, "acme"))
+    assert [one.address for one in left] == (["young@a.test"] if keep_s else ["young@a.test", "old@a.test"])
 
 
 async def test_retention_never_touches_mail_that_is_not_delivered(rig: Rig, keeper: Upkeep) -> None:

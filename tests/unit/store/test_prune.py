@@ -11,8 +11,10 @@ from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient, Status
 from arkrelay.model.report import Report, ReportKind
 from arkrelay.model.settings import Retention
-from arkrelay.store import bodies, history, lists, prune, reports, usage
+from arkrelay.model.suppression import Cause
+from arkrelay.store import bodies, history, lists, prune, reports, suppressions, usage
 from arkrelay.store.database import Store
+from arkrelay.store.suppressions import NewEntry
 
 DAY = 86400.0
 LARGE = b"y" * (bodies.BLOB_BYTES + 1)
@@ -199,3 +201,21 @@ async def test_what_came_back_is_forgotten_with_the_content_and_goes_with_the_me
     assert [kept.content for kept in await store.read(lambda conn: reports.list_reports(conn, one.id))] == [b""]
     await prune_all(store, NOW + 61 * DAY)
     assert await store.read(partial(count, table="reports")) == 0
+
+
+async def test_what_failures_have_made_lapses_and_nothing_else_does(store: Store) -> None:
+    causes = list(enumerate(Cause))
+    old = [NewEntry(f"{cause}@x.test", "r", "", NOW - number, cause) for number, cause in causes]
+    many = [NewEntry(f"n{number}@x.test", "r", "", NOW, Cause.FAILURE) for number in range(prune.LAPSED)]
+    young = NewEntry("young@x.test", "r", "", NOW + 60, Cause.FAILURE)
+    await store.write(lambda db: suppressions.insert_many(db, "acme", [*old, *many, young]))
+    assert await store.write(lambda db: prune.lapse_step(db, NOW + DAY + 1, DAY))
+    assert not await store.write(lambda db: prune.lapse_step(db, NOW + DAY + 1, DAY))
+    left, _ = await store.read(lambda conn: suppressions.list_page(conn, "acme", None, 1, 100))
+    assert {one.address for one in left} == {"young@x.test"} | {
+        f"{cause}@x.test" for cause in Cause if cause is not Cause.FAILURE
+    }
+    (event, *others) = await store.read(lambda conn: history.list_events(conn, limit=1000))
+    assert (event.event.kind, event.event.tenant_id) == (EventKind.UNSUPPRESSED, "acme")
+    assert event.event.data == {"address": "failure@x.test", "reason": "lapsed"}
+    assert len(others) == prune.LAPSED
