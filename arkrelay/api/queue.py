@@ -15,6 +15,7 @@ from arkrelay.model.errors import NotFound
 from arkrelay.model.message import QUEUED, HoldReason, Recipient, Status
 from arkrelay.relay.lanes import destinations_of
 from arkrelay.relay.operate import APPLIES, Selection, Verb
+from arkrelay.relay.standing import Standing
 from arkrelay.relay.why import Why, why
 from arkrelay.store import queue as rows
 from arkrelay.store.find import Filters
@@ -139,11 +140,16 @@ async def delete(ask: Ask[Nothing, Recipients]) -> Done:
 
 
 async def explain(ask: Ask[WhyQuery, Nothing]) -> Sentences:
-    """Say in a sentence what the mail of ``q`` waits for: the state, the reason, the next time, the last reply."""
+    """Say in a sentence what the mail of ``q`` waits for: the state, the reason, the next time, the last reply.
+
+    Also how a sender domain, a suppressed address or a tenant stands: its DNS, its entries, its limits.
+    """
     question = ask.query.q.strip()
     if not question:
         raise ApiError(400, "missing_required_field", "q is required: an id, an address or a domain.", field="q")
-    answers = await why(question, ask.parts.store, ask.parts.queue, ask.caller.tenant_id)
+    parts = ask.parts
+    standing = Standing(parts.store, parts.live, parts.domains, parts.meter, parts.queue.bursts)
+    answers = await why(question, parts.store, parts.queue, ask.caller.tenant_id, standing)
     return Sentences(sentences=[told(one) for one in answers])
 
 

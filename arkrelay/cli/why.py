@@ -1,4 +1,4 @@
-"""One plain sentence about a message, an address or a domain."""
+"""One plain sentence about a message, an address, a domain or a tenant."""
 
 import click
 
@@ -10,10 +10,13 @@ from arkrelay.cli.state import Failed, State, config_option, json_option, pass_s
 @click.command("why")
 @config_option
 @json_option
-@click.argument("subject", metavar="ID|ADDRESS|DOMAIN")
+@click.argument("subject", metavar="ID|ADDRESS|DOMAIN|TENANT")
 @pass_state
 def why_command(state: State, as_json: bool, subject: str) -> None:
-    """Say what SUBJECT's mail waits for: its state, the reason, the next time, the last reply."""
+    """Say what SUBJECT's mail waits for: its state, the reason, the next time, the last reply.
+
+    Or how a sender domain, a suppressed address or a tenant stands.
+    """
     data = Daemon(state.config).data("GET", "/v1/why", q=subject)
     sentences = data.get("sentences", [])
     if as_json:

@@ -14,14 +14,14 @@ What comes back later, bounces and complaints, enters by ``inbound``; ``mailboxe
 ``personal`` makes a message each recipient's own where links, a pixel or unsubscription are wanted; ``track`` and
 ``unsubscribe`` are what those lead to, and ``simulator`` plays recipients that do all of it.
 
-Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about
-anything that waits or ended), ``domains`` (DNS of sender domains, again and again), ``hookqueue`` (every event to
-every webhook that wants it: ``hooklog`` follows the log of events, ``hooktargets`` knows the endpoints, ``hooks``
-makes one post), ``firsttime`` and ``leaks`` (what a stolen key may do), ``sandbox`` (what may be sent without a
-domain), ``peertls`` (what TLS destinations demand; ``tlscounts`` and ``tlsreports``: how it came out, and who is
-told), ``upkeep`` (retention, held mail that expires, disk space), ``doctor`` (is all in order outside of this
-program? ``doctordns``, ``doctormail`` and ``doctorhost`` look, with what is on the ``bench``), ``rotation`` (DKIM
-keys of domains that leave it to us, step by step).
+Beside the path: ``operate`` (retry, hold, release, delete by a person), ``why`` (one plain sentence about anything
+that waits or ended; ``standing``: and about domains, lists and tenants), ``domains`` (DNS of sender domains, again
+and again), ``hookqueue`` (every event to every webhook that wants it: ``hooklog`` follows the log of events,
+``hooktargets`` knows the endpoints, ``hooks`` makes one post), ``firsttime`` and ``leaks`` (what a stolen key may
+do), ``sandbox`` (what may be sent without a domain), ``peertls`` (what TLS destinations demand; ``tlscounts`` and
+``tlsreports``: how it came out, and who is told), ``upkeep`` (retention, held mail that expires, disk space),
+``doctor`` (is all in order outside of this program? ``doctordns``, ``doctormail`` and ``doctorhost`` look, with what
+is on the ``bench``), ``rotation`` (DKIM keys of domains that leave it to us, step by step).
 
 What API and dashboard share: ``callers`` (whose key it is, and what it may do), ``settings`` (a change of files, in
 force at once; ``hooksettings``: of webhooks), ``suppress`` (an entry made or removed by hand), ``reading`` (a message

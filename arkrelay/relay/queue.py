@@ -25,6 +25,7 @@ from arkrelay.policy.route import split
 from arkrelay.policy.schedule import CLAIM, Lane, Schedule, Share
 from arkrelay.policy.turns import Turns
 from arkrelay.policy.warmup import Warmups
+from arkrelay.relay.bursts import BurstGuard
 from arkrelay.relay.claim import claim, kept_back
 from arkrelay.relay.contents import Contents
 from arkrelay.relay.recall import Recall
@@ -162,6 +163,11 @@ class Queue:
     def most_connections(self) -> int:
         """How many connections there may be in all."""
         return self._live.snapshot.settings.delivery.concurrency
+
+    @property
+    def bursts(self) -> BurstGuard:
+        """Who is not believed about recipients."""
+        return self._settler.bursts
 
     @property
     def captures(self) -> bool:

@@ -1,4 +1,4 @@
-"""``arkrelay why``: one plain sentence about a message, an address or a destination.
+"""``arkrelay why``: one plain sentence about a message, an address or a destination; ``standing`` knows the rest.
 
 The sentence names the state, what it waits for, when something happens next, and the last reply. What the recipient's
 own row says is put into words by ``policy.sentences``, which the log uses too; here stands what keeps its lane from
@@ -18,6 +18,7 @@ from arkrelay.policy.schedule import Lane
 from arkrelay.policy.sentences import called, lane_sentence, sentence, when
 from arkrelay.policy.simulate import left_undone
 from arkrelay.relay.queue import Queue
+from arkrelay.relay.standing import Standing
 from arkrelay.store import queue as rows
 from arkrelay.store import reports
 from arkrelay.store.database import Store
@@ -42,10 +43,12 @@ class Why:
     id: str | None = None
 
 
-async def why(question: str, store: Store, queue: Queue, tenant_id: str | None = None) -> list[Why]:
-    """Return the sentences about a public id, an address, or a domain; raises NotFound when none is known.
+async def why(
+    question: str, store: Store, queue: Queue, tenant_id: str | None = None, standing: Standing | None = None
+) -> list[Why]:
+    """Return the sentences about a public id, an address, a domain or a tenant; raises NotFound when none is known.
 
-    ``tenant_id`` None sees all tenants; otherwise another tenant's mail is unknown.
+    ``tenant_id`` None sees all tenants; otherwise another tenant's mail is unknown. ``standing`` knows the rest.
     """
     now = time.time()
     recipient = await store.read(lambda db: _find(db, question))
@@ -60,8 +63,10 @@ async def why(question: str, store: Store, queue: Queue, tenant_id: str | None =
     if tenant_id is None:
         lanes = [lane for name in queue.destinations_to(text) if (lane := queue.lane(name)) is not None]
         answers[:0] = [Why(text, said) for lane in lanes if (said := about_lane(lane, queue, now))]
+    if standing is not None:
+        answers += [Why(subject, said) for subject, said in await standing.of(question, tenant_id, now)]
     if not answers:
-        raise NotFound(f"nothing is known of {question}: no message, address or destination of that name")
+        raise NotFound(f"nothing is known of {question}: no message, address, domain or tenant of that name")
     return answers
 
 

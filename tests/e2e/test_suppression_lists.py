@@ -1,8 +1,10 @@
 """Suppression lists as tenants live with them: who joins, what that stops at once, and what is taken back."""
 
 import asyncio
+import contextlib
 import re
 import smtplib
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from peers.daemon import Relay
 from peers.dns import DnsServer
 from peers.mx import Delay, Mx, Script, Turns
+from peers.world import right_records
 
 LIST = "/v1/tenants/acme/suppressions"
 TENANT = "[unsubscribe]\nenabled = true\n"
@@ -425,3 +428,87 @@ async def test_streams_are_told_and_removed_one_by_one(tmp_path: Path, dns: DnsS
         assert (state["suppressed"], [one["stream"] for one in state["entries"]]) == (True, ["news", "offers"])
         await relay.call("DELETE", f"{LIST}/ann@x.test")
         assert (await relay.get(f"{LIST}/ann@x.test"))["data"]["entries"] == []
+
+
+# What `why` says of them.
+
+
+async def test_why_tells_of_a_listed_address_to_its_own_tenant(tmp_path: Path, dns: DnsServer) -> None:
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "other.toml").write_text(OTHER)
+    (tmp_path / "tenants" / "other.toml").chmod(0o600)
+    async with Relay(tmp_path, dns=dns.address) as relay:
+        await relay.call("POST", LIST, {"address": "Ann@rcpt.test", "reason": "asked"}, status=201)
+        body = {"address": "ann@rcpt.test", "reason": "wrote", "stream": "news"}
+        await ask(relay, "POST", "/v1/tenants/other/suppressions/import", {"entries": [body]})
+        code, out, err = await run(relay, "why", "ann@RCPT.test")
+        assert code == 0, err
+        assert re.search(
+            r"Ann@rcpt\.test is on the suppression list of acme since .* by a person \(reason: asked\)", out
+        )
+        assert "of other since" in out
+        (said,) = (await ask(relay, "GET", "/v1/why?q=ann@rcpt.test"))["data"]["sentences"]
+        assert said["sentence"].endswith("by an import (reason: wrote): mail with the tag news is held.")
+        code, _, err = await run(relay, "why", "bob@rcpt.test")
+        assert code == 1
+        assert "nothing is known of bob@rcpt.test" in err
+
+
+async def test_why_tells_what_a_tenant_has_left_and_what_is_paused(tmp_path: Path, dns: DnsServer) -> None:
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "other.toml").write_text(OTHER)
+    (tmp_path / "tenants" / "other.toml").chmod(0o600)
+    limits = "[limits]\nhourly = 500\n" + WITH_TEST_KEY + "hold = true\n"
+    async with (
+        Mx(Script(rcpt=NOBODY)) as mx,
+        Relay(
+            tmp_path,
+            dns=dns.address,
+            mx_port=mx.port,
+            tenant=limits,
+            more="[suppression]\nburst_recipients = 10\n",
+        ) as relay,
+    ):
+        for token in [await relay.send(f"n{number}@rcpt.test") for number in range(12)]:
+            await becomes(relay, token, "hardfail")
+        code, out, err = await run(relay, "why", "acme")
+        assert code == 0, err
+        assert re.search(
+            r"acme has sent to \d+ recipients this hour, of 500 that its limit allows; it starts anew", out
+        )
+        assert "The key test is on hold: its file says so." in out
+        assert re.search(r"rcpt\.test suppresses nobody until .*: rcpt\.test refused 1\d of 1\d recipients", out)
+        (said,) = (await ask(relay, "GET", "/v1/why?q=other"))["data"]["sentences"]
+        assert said["sentence"] == "other has sent to 0 recipients this hour, and has no limit."
+        url = f"http://127.0.0.1:{relay.port('http')}/v1/why?q=acme"
+        headers = {"Authorization": f"Bearer {OTHER_KEY}"}
+        async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
+            assert response.status == 404
+
+
+async def test_why_tells_which_record_of_a_sender_domain_fails_and_since_when(tmp_path: Path, dns: DnsServer) -> None:
+    right_records(dns)
+    relay = Relay(tmp_path, dns=dns.address)
+    acme = tmp_path / "tenants" / "acme.toml"
+    acme.write_text(acme.read_text().replace("trusted = true\n", ""))
+    acme.chmod(0o600)
+
+    async def said() -> str:
+        (one,) = (await relay.get("/v1/why?q=Sender.test"))["data"]["sentences"]
+        return str(one["sentence"])
+
+    async with relay:
+        await relay.until("/v1/tenants/acme/domains", lambda answer: answer["data"]["domains"][0]["verified"])
+        assert (await said()).startswith("sender.test is verified: acme may send from it (DNS checked 20")
+        dns.remove("psrp.sender.test")
+        await relay.stop()
+        with contextlib.closing(sqlite3.connect(relay.state / "arkrelay.db")) as db, db:
+            db.execute("UPDATE domain_states SET checked_at = checked_at - 8000")  # two hours go by
+        await relay.start()
+        await relay.until("/v1/events?type=DomainDNSError", lambda answer: answer["data"]["events"])
+        sentence = await said()
+        assert re.match(
+            r"sender\.test is not verified since 20\d\d-\S+ \S+ UTC for acme: return path missing \(", sentence
+        )
+        assert "SPF" not in sentence
+        assert "(DNS checked 20" in sentence
