@@ -169,6 +169,11 @@ class Inbound:
                 why=str(taken),
             )
             return report.kind is ReportKind.UNKNOWN and taken is not Unneeded.COPY
+        self._taken(taken, report, notice, site, now)
+        return False
+
+    def _taken(self, taken: Taken, report: Report, notice: Notice | None, site: str, now: float) -> None:
+        """Tell the others of a report that is kept."""
         if taken.kind is ReportKind.COMPLAINT or (taken.outcome is not None and taken.outcome.suppress is not None):
             self._on_suppressed(taken.recipient.message.tenant_id, [taken.recipient.address])
         self._metrics.reports.labels(taken.kind).inc()
@@ -178,7 +183,6 @@ class Inbound:
             self._on_due(to.destination, to.message.tenant_id, to.message.accepted_at)
         if taken.outcome is not None and site:
             self._bursts.note(site, taken.outcome, now)
-        return False
 
     async def _notice(
         self, recipient_id: int, report: Report, mailbox: Mailbox, digest: bytes, now: float
