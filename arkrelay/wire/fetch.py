@@ -20,6 +20,7 @@ from arkrelay.wire.https import open_session, why
 from arkrelay.wire.tls import verifying
 
 MAX_BYTES = 65_536  # RFC 8461 §3.3 leaves the limit to us and names 64 kilobytes
+EXCHANGE_BYTES = MAX_BYTES + 16_384  # with the head, and what HTTP puts around the body
 TIMEOUT_S = 30.0  # for all of it; RFC 8461 §3.3 suggests a minute, and mail waits for this
 
 
@@ -65,7 +66,7 @@ class Fetcher:
         context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities
         gate = functools.partial(self._forbidden, allow=allow)
         async with (
-            open_session(self._resolver, gate, context) as session,
+            open_session(self._resolver, gate, context, EXCHANGE_BYTES) as session,
             session.get(url, headers={"Accept-Encoding": "identity"}, allow_redirects=False) as response,
         ):
             if response.status != 200:

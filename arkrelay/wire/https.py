@@ -3,7 +3,7 @@
 Whoever may name a URL here would like us to speak to what only we can reach (SSRF). So the address that is
 connected to is judged, and not the name: by the function that makes the socket, after the look-up, so that no
 second look-up may answer otherwise. Redirects are not followed, no proxy is asked, no cookie kept, nothing is
-inflated, and of the answer only the beginning is read.
+inflated, and of the answer only the beginning is read, whatever it consists of (``wire.capped``).
 
 Connections are kept between posts, for a minute at most, after which the name is looked up again: 1000 events to one
 endpoint cost 0.8 CPU s, with a TLS handshake for each 1.7 CPU s (``tests/bench/hooks.py --webhooks 1``). When a
@@ -34,10 +34,12 @@ from arkrelay.model.hook import Answer
 from arkrelay.model.reply import Failure
 from arkrelay.policy.route import IPNetwork, forbidden
 from arkrelay.policy.targets import Target, parse_target, strange_port
+from arkrelay.wire.capped import AnswerTooLong, Capped
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.tls import verifying
 
-ANSWER_BYTES = 16_384  # read of an answer; the rest is not waited for
+ANSWER_BYTES = 16_384  # read of the body of an answer; the rest is not waited for
+EXCHANGE_BYTES = 65_536  # of all of an answer: head, body, and what HTTP puts around them
 KEPT_S = 60.0  # after so long the name is looked up again, and the certificate judged again
 IDLE_S = 4.0  # a connection nobody uses; Node's servers close theirs after 5 s (http.Server, keepAliveTimeout)
 MAX_ADDRESSES = 5  # tried in one post, within its deadline
@@ -116,7 +118,8 @@ class Poster:
         """Return what the server said to ``body``, or why it said nothing; nothing is raised for what it does.
 
         ``timeout_s`` is for all of it, from the look-up to the end of the answer; a status that came in time counts,
-        and of its body what came. ``allow`` are networks that may be connected to though they are private, local or
+        and of its body what came. An answer that had ``EXCHANGE_BYTES`` and neither its end nor ``ANSWER_BYTES`` of
+        body is none. ``allow`` are networks that may be connected to though they are private, local or
         our own.
         """
         began = time.monotonic()
@@ -128,6 +131,8 @@ class Poster:
                 await self._exchange(target, body, headers, allow, received)
         except TimeoutError:
             error = f"No answer within {timeout_s:g} s"
+        except AnswerTooLong as exc:
+            received, error = _Received(), why(exc)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:  # uvloop raises the last for OSError
             error = why(exc)
         if received.status is not None:
@@ -181,7 +186,7 @@ class Poster:
     async def _open(self, allow: Sequence[IPNetwork], *, keep_s: float = 0.0) -> aiohttp.ClientSession:
         context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities
         gate = functools.partial(self._forbidden, allow=allow)
-        return open_session(self._resolver, gate, context, keep_s=keep_s)
+        return open_session(self._resolver, gate, context, EXCHANGE_BYTES, keep_s=keep_s)
 
 
 async def _exchange(
@@ -209,15 +214,17 @@ async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace,
 
 
 def open_session(
-    resolver: Resolver, gate: Gate, context: ssl.SSLContext, *, keep_s: float = 0.0
+    resolver: Resolver, gate: Gate, context: ssl.SSLContext, cap_bytes: int, *, keep_s: float = 0.0
 ) -> aiohttp.ClientSession:
     """Return a session for exchanges with strangers: it connects where ``gate`` lets it.
 
-    A connection is kept for ``keep_s`` after an exchange; 0: for one exchange only.
+    Of each answer it takes ``cap_bytes`` at most; who then still waits for some of it gets AnswerTooLong. A
+    connection is kept for ``keep_s`` after an exchange; 0: for one exchange only.
     """
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
-    connector = aiohttp.TCPConnector(
+    connector = Capped(
+        cap_bytes,
         resolver=Checked(resolver, gate),
         socket_factory=functools.partial(open_socket, gate=gate),
         use_dns_cache=False,
@@ -327,6 +334,8 @@ def why(error: Exception) -> str:
             text = f"TLS failed: {getattr(inner, 'reason', None) or type(inner).__name__}"
         case aiohttp.ClientConnectorError(os_error=inner):
             text = f"Could not connect: {os.strerror(inner.errno) if inner.errno else 'no address answered'}"
+        case AnswerTooLong(args=(most,)):
+            text = f"Its answer did not end within {most} bytes"
         case aiohttp.ClientResponseError():
             text = "It did not answer in HTTP"
         case ValueError() if not isinstance(error, aiohttp.ClientError):

@@ -1,19 +1,28 @@
 """A webhook endpoint on loopback, over TLS or plain, that keeps what it gets and behaves as its path says.
 
-``/hang``, ``/close``, ``/redirect``, ``/flood``, ``/drip``, ``/rubbish``, ``/zip``, ``/slow`` and ``/<status>`` (with
-``?after=N`` it asks to be left alone for N s); any other path is answered with 200 and "taken". A test may decide
-otherwise for each request (``decide``).
+``/hang``, ``/close``, ``/redirect``, ``/flood``, ``/extension``, ``/interim``, ``/drip``, ``/rubbish``, ``/zip``,
+``/slow`` and ``/<status>`` (with ``?after=N`` it asks to be left alone for N s); any other path is answered with 200
+and "taken". A test may decide otherwise for each request (``decide``).
 """
 
 import asyncio
 import contextlib
 import ssl
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 FLOOD_BYTES = 10_000_000
+ENDLESS_BYTES = 100_000_000  # of one answer without an end: a test ends, also one that fails
+ENDLESS = {  # how an answer begins, and what comes for ever: no body (RFC 9112 §7.1.1, RFC 9110 §15.2)
+    "extension": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5;",
+        b"z" * 60_000,
+    ),
+    "interim": (b"", b"HTTP/1.1 102 P\r\n\r\n" * 3000),
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class Receiver:
         self.host, self.port = host, port
         self.requests: list[Request] = []
         self.connections = 0
-        self.sent_bytes = 0  # that the kernel took, of a flood
+        self.sent_bytes: Counter[str] = Counter()  # that the kernel took, of a flood or what is endless
+        self.taken = b"taken"  # the body of a 200
         self.keeps = False  # connections, for further requests
         self.gone_away = ""  # where a redirect points
         self.decide: Callable[[Request], int | None] = lambda _request: None  # a status, or None: as the path says
@@ -79,7 +89,7 @@ class Receiver:
         first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
         method, path, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
         request = Request(method, path, headers, body)
         self.requests.append(request)
         if (status := self.decide(request)) is not None:
@@ -91,7 +101,7 @@ class Receiver:
         await writer.drain()
         return what not in ("close", "rubbish")
 
-    async def _behave(  # noqa: C901 -- a table
+    async def _behave(  # noqa: C901, PLR0912 -- a table
         self, what: str, after: str, writer: asyncio.StreamWriter
     ) -> None:
         match what:
@@ -108,7 +118,14 @@ class Receiver:
                 for _ in range(FLOOD_BYTES // 10_000):
                     writer.write(b"x" * 10_000)
                     await writer.drain()
-                    self.sent_bytes += 10_000
+                    self.sent_bytes[what] += 10_000
+            case "extension" | "interim":
+                begin, again = ENDLESS[what]
+                writer.write(begin)
+                for _ in range(ENDLESS_BYTES // len(again)):
+                    writer.write(again)
+                    await writer.drain()
+                    self.sent_bytes[what] += len(again)
             case "drip":
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nslow")
                 await asyncio.Event().wait()
@@ -116,12 +133,12 @@ class Receiver:
                 writer.write(_response(200, b"\x1f\x8b\x00bomb", "Content-Encoding: gzip\r\n"))
             case "slow":
                 await asyncio.sleep(0.3)
-                writer.write(_response(200, b"taken"))
+                writer.write(_response(200, self.taken, "Content-Type: text/plain\r\n"))
             case _ if what.isdecimal():
                 more = f"Retry-After: {after}\r\n" if after else ""
                 writer.write(_response(int(what), b"" if what == "204" else b"as asked", more))
             case _:
-                writer.write(_response(200, b"taken"))
+                writer.write(_response(200, self.taken, "Content-Type: text/plain\r\n"))
 
 
 def _response(status: int, body: bytes, more: str = "") -> bytes:

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 import pytest
 from peers import certificates
 from peers.dns import DnsServer
-from peers.receiver import FLOOD_BYTES, Receiver, Request
+from peers.receiver import ENDLESS_BYTES, FLOOD_BYTES, Receiver, Request
 
 from arkrelay.model.hook import Answer
 from arkrelay.policy.route import parse_networks
 from arkrelay.wire.dns import Resolver
-from arkrelay.wire.https import ANSWER_BYTES, Poster
+from arkrelay.wire.https import ANSWER_BYTES, EXCHANGE_BYTES, Poster
 from arkrelay.wire.tls import verifying
 
 ALLOWED = "127.0.0.2"
@@ -153,7 +153,29 @@ async def test_a_status_in_time_counts_though_its_body_drips(rig: Rig) -> None:
 async def test_of_a_flood_only_the_beginning_is_read(rig: Rig) -> None:
     answer = await rig.post("https://hook.test:PORT/flood")
     assert (answer.success, answer.body) == (True, "x" * ANSWER_BYTES)
-    assert rig.receiver.sent_bytes < FLOOD_BYTES / 2
+    assert rig.receiver.sent_bytes["flood"] < FLOOD_BYTES / 2
+
+
+@pytest.mark.parametrize("path", ["extension", "interim"])
+@pytest.mark.parametrize("kept", [False, True])
+async def test_an_answer_without_an_end_is_cut_off_and_is_no_answer(rig: Rig, path: str, kept: bool) -> None:
+    if kept:
+        rig.receiver.keeps = True
+        assert (await rig.post("https://hook.test:PORT/")).success
+    answer = await rig.post(f"https://hook.test:PORT/{path}")
+    assert (answer.status, answer.body) == (None, "")
+    assert answer.error == f"Its answer did not end within {EXCHANGE_BYTES} bytes"
+    assert rig.receiver.sent_bytes[path] < ENDLESS_BYTES / 10
+    assert [request.path for request in rig.receiver.requests].count(f"/{path}") == 1
+    assert (await rig.post("https://hook.test:PORT/")).success
+
+
+async def test_what_is_read_of_answers_is_counted_for_each_by_itself(rig: Rig) -> None:
+    rig.receiver.keeps = True
+    rig.receiver.taken = b"x" * (ANSWER_BYTES - 1)
+    for _ in range(2 * EXCHANGE_BYTES // ANSWER_BYTES):
+        assert (await rig.post("https://hook.test:PORT/")).body == "x" * (ANSWER_BYTES - 1)
+    assert rig.receiver.connections == 1
 
 
 async def test_nothing_is_inflated(rig: Rig) -> None:
