@@ -168,20 +168,28 @@ class Poster:
     @contextlib.asynccontextmanager
     async def _lent(self, allow: tuple[IPNetwork, ...]) -> AsyncIterator[aiohttp.ClientSession]:
         """Give the session whose connections are kept; an old one is closed by whoever used it last."""
-        old = kept = self._kept.get(allow)
+        kept = self._kept.get(allow)
+        old: list[_Kept] = []
         if kept is None or kept.until <= time.monotonic():
             kept = _Kept(await self._open(allow, keep_s=IDLE_S), time.monotonic() + KEPT_S)
-            old = self._kept.get(allow)  # another post may have been here meanwhile
+            old = self._taken_out(allow)  # another post may have been here meanwhile
             self._kept[allow] = kept
         kept.lent += 1
         try:
-            if old is not None and old is not kept and not old.lent:
-                await old.session.close()
+            for one in old:
+                if not one.lent:
+                    await one.session.close()
             yield kept.session
         finally:
             kept.lent -= 1
             if not kept.lent and self._kept.get(allow) is not kept:
                 await kept.session.close()
+
+    def _taken_out(self, allow: tuple[IPNetwork, ...]) -> list[_Kept]:
+        """Return what is kept for these networks, and what is old for any: nobody may ever ask for those again."""
+        now = time.monotonic()
+        keys = [key for key, one in self._kept.items() if key == allow or one.until <= now]
+        return [self._kept.pop(key) for key in keys]
 
     async def _open(self, allow: Sequence[IPNetwork], *, keep_s: float = 0.0) -> aiohttp.ClientSession:
         context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities

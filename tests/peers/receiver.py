@@ -36,12 +36,15 @@ class Request:
 
 
 class Receiver:
-    """``async with Receiver(…)`` listens; ``connections`` counts TCP connections, of TLS those that shook hands."""
+    """``async with Receiver(…)`` listens; ``connections`` counts TCP connections, of TLS those that shook hands.
+
+    ``open`` are those of them that nobody has ended yet.
+    """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None) -> None:
         self.host, self.port = host, port
         self.requests: list[Request] = []
-        self.connections = 0
+        self.connections = self.open = 0
         self.sent_bytes: Counter[str] = Counter()  # that the kernel took, of a flood or what is endless
         self.taken = b"taken"  # the body of a 200
         self.keeps = False  # connections, for further requests
@@ -70,11 +73,13 @@ class Receiver:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self.open += 1
         try:
             await self._answer(reader, writer)
         except (OSError, EOFError, asyncio.CancelledError):
             pass
         finally:
+            self.open -= 1
             self._tasks.discard(task)
             with contextlib.suppress(OSError, RuntimeError):
                 writer.close()

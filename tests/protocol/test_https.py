@@ -117,6 +117,23 @@ async def test_a_kept_connection_ends_after_a_minute_with_the_address_it_was_for
         assert moved.connections == 0
 
 
+async def test_connections_are_not_kept_for_networks_that_are_no_longer_allowed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.receiver.keeps = True
+    monkeypatch.setattr("arkrelay.wire.https.KEPT_S", 0.2)
+    monkeypatch.setattr("arkrelay.wire.https.IDLE_S", 600.0)
+    url = f"https://hook.test:{rig.receiver.port}/"
+    for last in range(5, 8):
+        allow = parse_networks([f"{ALLOWED}/32", f"127.0.0.{last}/32"])
+        assert (await rig.poster.post(url, BODY, HEADERS, timeout_s=5.0, allow=allow)).success
+    await asyncio.sleep(0.25)
+    assert (await rig.post(url)).success
+    async with asyncio.timeout(10):
+        while rig.receiver.open > 1:
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("path", "status", "error"),
     [
