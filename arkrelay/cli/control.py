@@ -16,7 +16,7 @@ from arkrelay.config.errors import ConfigErrors
 @json_option
 @pass_state
 def check_command(state: State, as_json: bool) -> None:
-    """Validate the configuration: one line per problem, with file, key and reason."""
+    """Validate the configuration: one line per problem, with file, key and reason; and per warning, which is none."""
     try:
         snapshot = load(state)
     except ConfigErrors as error:
@@ -31,8 +31,10 @@ def check_command(state: State, as_json: bool) -> None:
         "credentials": sum(len(tenant.credentials) for tenant in snapshot.tenants.values()),
     }
     if as_json:
-        output.print_json({"ok": True, "problems": [], **found})
+        output.print_json({"ok": True, "problems": [], "warnings": snapshot.warnings, **found})
     else:
+        for warning in snapshot.warnings:
+            output.note(f"warning: {output.clean(warning)}")
         counts = ", ".join(f"{count} {noun if count != 1 else noun[:-1]}" for noun, count in found.items())
         output.say(f"{state.config}: ok ({counts})")
 

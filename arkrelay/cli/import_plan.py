@@ -19,8 +19,10 @@ from arkrelay.config.takeover import Addition
 from arkrelay.mail.dkim import load_key
 from arkrelay.model import tenant as ours
 from arkrelay.model.address import AddressError, parse_domain
+from arkrelay.model.settings import Webhooks
 from arkrelay.policy.metadata import faults
-from arkrelay.policy.targets import parse_target
+from arkrelay.policy.route import parse_networks
+from arkrelay.policy.targets import refusal
 
 GOOD_RSA_BITS = 2048  # RFC 8301 §3.2: signers should use at least this
 
@@ -76,7 +78,7 @@ class _Planner:
 
     def __init__(self, snapshot: Snapshot, plan: Plan) -> None:
         self.snapshot, self.plan = snapshot, plan
-        self.allow_http = snapshot.settings.webhooks.allow_http
+        self.hooks = snapshot.settings.webhooks
         self.domains = {name: owner.id for name, (owner, _) in snapshot.index.domains.items()}
         self.keys = {key: f"tenant {owner.id}" for key, (owner, _) in snapshot.index.credentials.items()}
         self.keys |= dict.fromkeys(snapshot.index.keys, "the organisation")
@@ -218,7 +220,7 @@ class _Planner:
                 )
                 say("webhook", label, Fate.DIFFERS if differs else Fate.PRESENT, differs)
                 continue
-            reason = _hook_fault(one, allow_http=self.allow_http)
+            reason = _hook_fault(one, self.hooks)
             say("webhook", label, Fate.LEFT if reason else Fate.TAKE, reason or one.note)
             if not reason:
                 yield one
@@ -297,17 +299,13 @@ def _bits(domain: foreign.Domain) -> int:
     return int(getattr(key, "key_size", 0))
 
 
-def _hook_fault(one: foreign.Webhook, *, allow_http: bool) -> str:
+def _hook_fault(one: foreign.Webhook, settings: Webhooks) -> str:
     if not one.name:
         return "it has no name"
     unknown = [name for name in one.events if name not in ours.WEBHOOK_EVENTS]
     if unknown:
         return f"its event {unknown[0]} is not known here"
-    try:
-        parse_target(one.url, allow_http=allow_http)
-    except ValueError as error:
-        return str(error)
-    return ""
+    return refusal(one.url, parse_networks(settings.allow_destinations), allow_http=settings.allow_http) or ""
 
 
 def _hook(one: foreign.Webhook) -> dict[str, Any]:

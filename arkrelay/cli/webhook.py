@@ -20,7 +20,10 @@ from arkrelay.cli.webhook_posts import (
     test_webhook,
 )
 from arkrelay.config import tenants
+from arkrelay.config.load import load_settings
 from arkrelay.model.tenant import WEBHOOK_EVENTS, Webhook
+from arkrelay.policy.route import parse_networks
+from arkrelay.policy.targets import refusal
 
 Row = dict[str, Any]
 
@@ -58,6 +61,7 @@ def add_webhook(
     url: str,
 ) -> None:
     """Add a receiver of events at URL."""
+    _check_url(state, url)
     owner = owner_of(state, tenant, platform=platform)
     host = url.partition("://")[2].partition("/")[0].rpartition("@")[2] or url
     made = tenants.add_webhook(source(state), owner, name or host, url, events=events or None)
@@ -96,6 +100,8 @@ def set_webhook(
     if events and all_events:
         usage("Use --event or --all-events, not both.")
     changes: Row = {key: value for key, value in (("name", name), ("url", url)) if value is not None}
+    if url is not None:
+        _check_url(state, url)
     if events or all_events:
         changes |= {"events": list(events) or None, "all_events": None}
     owner = owner_of(state, tenant, platform=platform)
@@ -202,6 +208,17 @@ def remove_webhook(state: State, tenant: str | None, platform: bool, webhook_id:
     tenants.remove_webhook(source(state), owner_of(state, tenant, platform=platform), webhook_id)
     tell_daemon(state)
     output.say(f"webhook {webhook_id} is removed")
+
+
+def _check_url(state: State, url: str) -> None:
+    """Raise Failed for a URL to which nothing would ever be posted, as REST refuses it."""
+    settings = load_settings(source(state)).webhooks
+    reason = refusal(url, parse_networks(settings.allow_destinations), allow_http=settings.allow_http)
+    if reason is not None:
+        raise Failed(
+            f"nothing would ever be posted to {output.clean(url)}: {reason}",
+            "allow_destinations in [webhooks] of arkrelay.toml lets in networks of yours",
+        )
 
 
 def _configured(state: State, owner: str | None, webhook_id: str) -> Webhook:

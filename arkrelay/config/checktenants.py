@@ -12,7 +12,8 @@ from arkrelay.model.settings import Settings
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
 from arkrelay.policy.metadata import faults
 from arkrelay.policy.records import RETURN_PATH_LABEL
-from arkrelay.policy.targets import parse_target
+from arkrelay.policy.route import parse_networks
+from arkrelay.policy.targets import parse_target, refusal
 
 CREDENTIAL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,50}")  # Ark contract §8.6
 TENANT_NAME_CHARS = 100  # Ark contract §8.5
@@ -121,6 +122,21 @@ def unsubscribe_warnings(settings: Settings, tenants: Iterable[Part[Tenant]]) ->
         f'{part.reader.file}: unsubscribe needs [public] url = "https://…" in arkrelay.toml: none is offered'
         for part in tenants
         if part.value.unsubscribe.enabled or part.value.unsubscribe.tags
+    ]
+
+
+def webhook_warnings(settings: Settings, platform: Part[Platform], tenants: Iterable[Part[Tenant]]) -> list[str]:
+    """Return a sentence for each webhook that nothing is ever posted to, as far as its URL tells.
+
+    No problem, since a relay that runs must start again.
+    """
+    webhooks, allow = settings.webhooks, parse_networks(settings.webhooks.allow_destinations)
+    parts: list[Part[Platform] | Part[Tenant]] = [platform, *tenants]
+    return [
+        f"{part.reader.file}: {part.reader.at(one, 'url')}: nothing is posted there: {reason}"
+        for part in parts
+        for one in part.value.webhooks
+        if one.enabled and (reason := refusal(one.url, allow, allow_http=webhooks.allow_http))
     ]
 
 

@@ -104,7 +104,7 @@ class Live:
             kept = {path: old.watched.get(path) for path in certificate} if refused else {}
             self.snapshot = dataclasses.replace(
                 old,
-                warnings=(*warnings, *ring.warnings),
+                key_warnings=(*warnings, *ring.warnings),
                 watched={**self._seen, **kept},
                 index=dataclasses.replace(old.index, signers=ring.signers),
                 dkim_keys=ring.loaded,

@@ -19,6 +19,7 @@ from arkrelay.config.checktenants import (
     check_simulator,
     check_tenant,
     unsubscribe_warnings,
+    webhook_warnings,
 )
 from arkrelay.config.dates import platform_with_dates, with_dates
 from arkrelay.config.errors import ConfigErrors
@@ -105,6 +106,7 @@ class _Loading:
         self.host_key: HostKey | None = None
         self.other_problems: list[ConfigError] = []
         self.warnings: list[str] = []
+        self.key_warnings: list[str] = []
         self.watched: dict[Path, Stamp | None] = {}
         self.secret_owners: dict[bytes, str] = {}
         self.digests: dict[tuple[str, str], bytes] = {}
@@ -135,12 +137,13 @@ class _Loading:
             self._check_credentials(part)
             self.ring.load(part.value, _reporter(part.reader))
         self._check_certificate(main)
-        self.warnings += unsubscribe_warnings(settings, tenants.values())
 
         parts: list[Part[Any]] = [main, platform, *tenants.values()]
         problems = [problem for part in parts for problem in part.reader.problems]
         if problems or self.other_problems:
             raise ConfigErrors([*problems, *self.other_problems])
+        self.warnings += unsubscribe_warnings(settings, tenants.values())
+        self.warnings += webhook_warnings(settings, platform, tenants.values())
         return self._snapshot(settings, platform.value, {key: part.value for key, part in tenants.items()})
 
     def settings(self) -> Part[Settings]:
@@ -275,7 +278,7 @@ class _Loading:
             for file in (pair.certificate, pair.private_key):
                 self.watched[file] = stamp(file)
             try:
-                self.warnings += check_certificate(pair, dt.datetime.now(dt.UTC))
+                self.key_warnings += check_certificate(pair, dt.datetime.now(dt.UTC))
             except KeyFileError as exc:
                 key = "private_key" if str(exc).startswith(str(pair.private_key)) else "certificate"
                 main.reader.report(main.reader.at(pair, key), str(exc))
@@ -313,7 +316,8 @@ class _Loading:
             platform=platform,
             tenants=tenants,
             listeners=listeners(settings),
-            warnings=(*self.warnings, *self.ring.warnings),
+            setting_warnings=tuple(self.warnings),
+            key_warnings=(*self.key_warnings, *self.ring.warnings),
             watched={**self.watched, **self.ring.watched},
             host_key=self.host_key,
             index=index,

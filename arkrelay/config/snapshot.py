@@ -48,8 +48,8 @@ class Index:
 class Snapshot:
     """What the files said at one moment, checked; ``listeners`` has the defaults applied.
 
-    ``watched`` are the key and certificate files with their state when they were read, ``warnings`` sentences
-    for a person about what works but should be changed.
+    ``watched`` are the key and certificate files with their state when they were read. ``warnings`` are sentences for
+    a person about what works but should be changed: in settings, and in those files.
     """
 
     path: Path
@@ -57,11 +57,17 @@ class Snapshot:
     platform: Platform
     tenants: Mapping[str, Tenant]
     listeners: tuple[Listen, ...]
-    warnings: tuple[str, ...] = ()
+    setting_warnings: tuple[str, ...] = ()
+    key_warnings: tuple[str, ...] = ()
     watched: Mapping[Path, Stamp | None] = field(default_factory=dict, repr=False)
     host_key: HostKey | None = field(default=None, repr=False)
     index: Index = field(default_factory=Index, repr=False, compare=False)
     dkim_keys: Mapping[KeySlot, LoadedKey] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.setting_warnings, *self.key_warnings)
 
     def find_credential(self, secret: str) -> tuple[Tenant, Credential] | None:
         """Return whose credential this secret is, of either type; suspended and held ones too: the door decides."""

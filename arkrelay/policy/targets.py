@@ -1,20 +1,23 @@
 """Which URLs events may be posted to, as far as their text tells.
 
 Where a name leads is not known here, and may change between two look-ups: what is connected to is judged at the
-moment of the connection (``policy.route.forbidden``). This keeps out what two parsers read differently, and what
+moment of the connection (``address_refusal``). This keeps out what two parsers read differently, and what
 nobody means who registers a webhook.
 """
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from arkrelay.model.address import AddressError, parse_domain
+from arkrelay.policy.route import IPNetwork, forbidden
 
 MAX_URL_CHARS = 2000  # what servers and proxies take; a longer one is no address but data
 HIGH_PORT = 1024  # below it listen the servers of a system: mail, SSH, DNS
 PORTS = {"https": 443, "http": 80}
+LOOPBACK = ("127.0.0.1", "::1")  # where a name leads that is no question for DNS (RFC 6761 §6.3)
 
 _SENDABLE = re.compile(r"[!-~]*")  # RFC 3986 §2: a URI is printable ASCII without spaces
 _STRANGE = re.compile(r"[\x00-\x20\x7f\\]")  # parsers drop some of these, and take a backslash for a slash
@@ -60,6 +63,39 @@ def parse_target(url: str, *, allow_http: bool) -> Target:
         raise ValueError("has a character that a URL must percent-encode")
     host, literal = _host(parts)
     return Target(parts.scheme, host, port, path, literal)
+
+
+def refusal(
+    url: str, allow: Sequence[IPNetwork], own: frozenset[str] = frozenset(), *, allow_http: bool
+) -> str | None:
+    """Return why nothing is ever posted to ``url``, as far as that shows without a look-up, or None.
+
+    ``allow`` are networks that may be posted to though they are private, local or our own; ``own`` are the addresses
+    of the machine that posts, in canonical text.
+    """
+    try:
+        target = parse_target(url, allow_http=allow_http)
+    except ValueError as error:
+        return str(error)
+    known = (target.host,) if target.literal else LOOPBACK if local_name(target.host) else ()
+    reasons = [address_refusal(address, target.port, allow, own) for address in known]
+    if reasons:
+        return reasons[0] if all(reasons) else None
+    return None if allow else strange_port(target.port)  # a name may lead to where any port is allowed
+
+
+def address_refusal(address: str, port: int, allow: Sequence[IPNetwork], own: frozenset[str]) -> str | None:
+    """Return why this address and port are never connected to, or None; where ``allow`` is, every port is as good."""
+    if (reason := forbidden(address, allow, own)) is not None:
+        return f"{address} may not be posted to: it is {reason}"
+    if any(ipaddress.ip_address(address) in network for network in allow):
+        return None
+    return strange_port(port)
+
+
+def local_name(host: str) -> bool:
+    """Return whether this name is this machine's whatever DNS says (RFC 6761 §6.3)."""
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def strange_port(port: int) -> str | None:

@@ -14,7 +14,6 @@ same uuid, on a connection of its own.
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import os
 import socket
 import ssl
@@ -32,8 +31,8 @@ from yarl import URL
 
 from arkrelay.model.hook import Answer
 from arkrelay.model.reply import Failure
-from arkrelay.policy.route import IPNetwork, forbidden
-from arkrelay.policy.targets import Target, parse_target, strange_port
+from arkrelay.policy.route import IPNetwork
+from arkrelay.policy.targets import LOOPBACK, Target, address_refusal, local_name, parse_target, refusal
 from arkrelay.wire.capped import AnswerTooLong, Capped
 from arkrelay.wire.dns import Resolver
 from arkrelay.wire.tls import verifying
@@ -45,7 +44,6 @@ IDLE_S = 4.0  # a connection nobody uses; Node's servers close theirs after 5 s 
 MAX_ADDRESSES = 5  # tried in one post, within its deadline
 ERROR_CHARS = 300
 MAX_DIGITS = 9  # of a Retry-After in seconds: 30 years
-LOOPBACK = ("127.0.0.1", "::1")
 
 Gate = Callable[[str, int], str | None]  # address, port → why they are never connected to
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
@@ -97,13 +95,7 @@ class Poster:
 
     def refusal(self, url: str, allow: Sequence[IPNetwork], *, allow_http: bool) -> str | None:
         """Return why nothing is ever posted to ``url``, as far as that shows without a look-up, or None."""
-        try:
-            target = parse_target(url, allow_http=allow_http)
-        except ValueError as error:
-            return str(error)
-        if target.literal:
-            return self._forbidden(target.host, target.port, allow)
-        return None if allow else strange_port(target.port)  # a name may lead to where any port is allowed
+        return refusal(url, allow, self._own, allow_http=allow_http)
 
     async def post(
         self,
@@ -145,14 +137,6 @@ class Poster:
             parse_retry_after(received.retry_after, time.time()),
         )
 
-    def _forbidden(self, address: str, port: int, allow: Sequence[IPNetwork]) -> str | None:
-        """Return why we do not connect to this address and port; where ``allow`` is, every port is as good."""
-        if (reason := forbidden(address, allow, self._own)) is not None:
-            return f"{address} may not be posted to: it is {reason}"
-        if any(ipaddress.ip_address(address) in network for network in allow):
-            return None
-        return strange_port(port)
-
     async def _exchange(
         self, target: Target, body: bytes, headers: Mapping[str, str], allow: Sequence[IPNetwork], received: _Received
     ) -> None:
@@ -193,7 +177,7 @@ class Poster:
 
     async def _open(self, allow: Sequence[IPNetwork], *, keep_s: float = 0.0) -> aiohttp.ClientSession:
         context = await asyncio.to_thread(self._context)  # the first one reads the system's authorities
-        gate = functools.partial(self._forbidden, allow=allow)
+        gate = functools.partial(address_refusal, allow=allow, own=self._own)
         return open_session(self._resolver, gate, context, EXCHANGE_BYTES, keep_s=keep_s)
 
 
@@ -281,7 +265,7 @@ class Checked(AbstractResolver):
         """Nothing: the resolver is the daemon's."""
 
     async def _addresses(self, host: str) -> Sequence[str]:
-        if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3: not a question for DNS
+        if local_name(host):
             return LOOPBACK
         found = await self._resolver.addresses(host)
         if isinstance(found, Failure):

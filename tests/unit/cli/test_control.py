@@ -40,7 +40,7 @@ def test_check_prints_every_problem_on_its_line(program: Program, tenant_file: P
 
 def test_check_as_json(program: Program, tenant_file: Path) -> None:
     good = json.loads(program("check", "--json").out)
-    assert good == {"ok": True, "problems": [], "tenants": 1, "domains": 1, "credentials": 0}
+    assert good == {"ok": True, "problems": [], "warnings": [], "tenants": 1, "domains": 1, "credentials": 0}
     tenant_file.write_text("nonsense = 1\n")
     ran = program("check", "--json")
     bad = json.loads(ran.out)

@@ -61,7 +61,7 @@ def test_a_tenant_from_add_to_remove(acme: Program) -> None:
         (("domain", "add", "x_y.test"), 1, "x_y.test: "),
         (("domain", "show", "nobody.test"), 1, "no sender domain nobody.test"),
         (("key", "remove", "x"), 1, "no organisation key"),
-        (("webhook", "add", "http://x.test/"), 1, "acme.toml"),
+        (("webhook", "add", "http://x.test/"), 1, "allow_http"),
         (("webhook", "add", "--platform", "--tenant", "acme", "https://x.test/"), 2, "not both"),
         (("track-domain", "remove", "x"), 1, "no track domain x"),
     ],

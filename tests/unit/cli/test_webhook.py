@@ -67,6 +67,36 @@ def test_what_cannot_be_done_is_said(acme: Program, words: tuple[str, ...], code
     assert (ran.code, says in ran.err) == (code, True), ran.err
 
 
+NEVER_POSTED_TO = ["https://127.0.0.1/", "https://[::1]/", "https://app.example.com:22/", "https://localhost/"]
+
+
+@pytest.mark.parametrize("url", NEVER_POSTED_TO)
+def test_what_nothing_would_be_posted_to_is_not_written(acme: Program, url: str) -> None:
+    id_ = added(acme)
+    before = load(acme.config)
+    for words in (("add", url), ("add", "--platform", url), ("set", id_, "--url", url)):
+        ran = acme("webhook", *words)
+        assert (ran.code, "nothing would ever be posted to" in ran.err) == (1, True), ran.err
+    assert load(acme.config) == before
+    with acme.config.open("a") as file:
+        file.write('[webhooks]\nallow_destinations = ["127.0.0.1/32", "::1/128"]\n')
+    assert acme("webhook", "set", id_, "--url", url).code == 0
+
+
+@pytest.mark.parametrize("url", NEVER_POSTED_TO)
+def test_check_warns_of_what_is_there_already(acme: Program, url: str) -> None:
+    id_ = added(acme)
+    (file,) = (acme.home / "tenants").glob("*.toml")
+    file.write_text(file.read_text().replace("https://app.example.com/hooks", url))
+    ran = acme("check")
+    assert ran.code == 0, "a relay that runs must start again"
+    assert f"warning: {file}: webhooks[0].url: nothing is posted there: " in ran.err
+    assert len(json.loads(acme("check", "--json").out)["warnings"]) == 1
+    assert acme("webhook", "set", id_, "--disable").code == 0
+    ran = acme("check")
+    assert (ran.code, ran.err) == (0, "")
+
+
 def test_the_list_shows_how_each_fares(acme: Program, daemon: Double) -> None:
     daemon.answers["POST /v1/control/reload"] = {"restart": []}
     id_ = added(acme)

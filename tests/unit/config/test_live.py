@@ -212,6 +212,18 @@ def test_configuration_files_wait_for_reload(folder: Folder) -> None:
     assert list(live.snapshot.tenants) == ["acme"]
 
 
+def test_a_renewed_certificate_takes_its_warning_along_and_no_other(folder: Folder) -> None:
+    folder.main(TLS)
+    folder.certificate(days=5)
+    folder.tenant("acme", "[unsubscribe]\nenabled = true\n")
+    live = Live(folder.path)
+    assert [" expires on " in warning for warning in live.snapshot.warnings] == [False, True]
+    folder.certificate(days=300)
+    assert live.poll()
+    (warning,) = live.snapshot.warnings
+    assert "unsubscribe needs" in warning
+
+
 def test_a_renewed_certificate_is_seen_when_it_is_whole(folder: Folder) -> None:
     folder.main(TLS)
     folder.certificate(0)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arkrelay.policy.targets import MAX_URL_CHARS, Target, parse_target, strange_port
+from arkrelay.policy.route import parse_networks
+from arkrelay.policy.targets import MAX_URL_CHARS, Target, parse_target, refusal, strange_port
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,40 @@ def test_what_nobody_means_is_refused_with_its_reason(url: str, reason: str) -> 
 @pytest.mark.parametrize(("port", "strange"), [(443, False), (80, False), (1024, False), (8443, False), (25, True)])
 def test_servers_of_the_system_are_not_webhooks(port: int, strange: bool) -> None:
     assert (strange_port(port) is not None) is strange
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://x.example/", None),
+        ("https://x.example:8443/", None),
+        ("https://1.1.1.1/", None),
+        ("https://[2606:4700::1111]:8443/", None),
+        ("http://x.example/", "allow_http"),
+        ("https://user@x.example/", "user name"),
+        ("https://x.example:22/", "port 22 is not for webhooks"),
+        ("https://1.1.1.1:22/", "port 22 is not for webhooks"),
+        ("https://127.0.0.1/", "127.0.0.1 may not be posted to: it is loopback"),
+        ("https://[::1]/", "::1 may not be posted to: it is loopback"),
+        ("https://[::ffff:10.0.0.1]/", "it is private"),
+        ("https://localhost:3000/", "127.0.0.1 may not be posted to: it is loopback"),
+        ("https://app.localhost/", "127.0.0.1 may not be posted to: it is loopback"),
+    ],
+)
+def test_what_nothing_is_ever_posted_to_is_known_from_its_text(url: str, reason: str | None) -> None:
+    found = refusal(url, (), allow_http=False)
+    assert (reason is None and found is None) or (reason is not None and found is not None and reason in found)
+
+
+@pytest.mark.parametrize("url", ["http://10.1.2.3:25/", "https://localhost:25/", "https://x.example:25/"])
+def test_where_networks_are_let_in_any_port_of_them_is(url: str) -> None:
+    assert refusal(url, parse_networks(["10.0.0.0/8", "::1/128"]), allow_http=True) is None
+
+
+def test_an_address_of_our_own_is_posted_to_only_when_it_is_let_in() -> None:
+    own = frozenset({"1.1.1.1"})
+    assert "our own" in (refusal("https://1.1.1.1/", (), own, allow_http=False) or "")
+    assert refusal("https://1.1.1.1/", parse_networks(["1.1.1.1/32"]), own, allow_http=False) is None
 
 
 @given(st.text(alphabet=st.sampled_from("htps:/@[]#?%.\\ x1\n\0é{}"), max_size=40) | st.text(max_size=60))
