@@ -6,13 +6,15 @@ from collections.abc import Collection, Iterable, Mapping
 from arkrelay.config.check import Part
 from arkrelay.config.dates import parse_date
 from arkrelay.config.schema import Reader
-from arkrelay.config.values import describe
+from arkrelay.config.values import describe, render_duration
 from arkrelay.model.address import AddressError, parse_mailbox
 from arkrelay.model.settings import Settings
 from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
+from arkrelay.policy.hookpace import lifetime_s
 from arkrelay.policy.metadata import faults
 from arkrelay.policy.records import RETURN_PATH_LABEL
 from arkrelay.policy.route import parse_networks
+from arkrelay.policy.sentences import span
 from arkrelay.policy.targets import parse_target, refusal
 
 CREDENTIAL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,50}")  # Ark contract §8.6
@@ -125,18 +127,33 @@ def unsubscribe_warnings(settings: Settings, tenants: Iterable[Part[Tenant]]) ->
     ]
 
 
-def webhook_warnings(settings: Settings, platform: Part[Platform], tenants: Iterable[Part[Tenant]]) -> list[str]:
-    """Return a sentence for each webhook that nothing is ever posted to, as far as its URL tells.
+def webhook_warnings(main: Part[Settings], platform: Part[Platform], tenants: Iterable[Part[Tenant]]) -> list[str]:
+    """Return what webhooks will miss: a sentence for each URL that is never posted to, as far as its text tells, and
+    for each retention that takes events which are still tried.
 
-    No problem, since a relay that runs must start again.
+    No problems, since a relay that runs must start again.
     """
-    webhooks, allow = settings.webhooks, parse_networks(settings.webhooks.allow_destinations)
     parts: list[Part[Platform] | Part[Tenant]] = [platform, *tenants]
+    enabled = [(part, one) for part in parts for one in part.value.webhooks if one.enabled]
+    settings = main.value.webhooks
+    allow = parse_networks(settings.allow_destinations)
     return [
-        f"{part.reader.file}: {part.reader.at(one, 'url')}: nothing is posted there: {reason}"
-        for part in parts
-        for one in part.value.webhooks
-        if one.enabled and (reason := refusal(one.url, allow, allow_http=webhooks.allow_http))
+        *(
+            f"{part.reader.file}: {part.reader.at(one, 'url')}: nothing is posted there: {reason}"
+            for part, one in enabled
+            if (reason := refusal(one.url, allow, allow_http=settings.allow_http))
+        ),
+        *(_retention_warnings(main) if enabled else ()),
+    ]
+
+
+def _retention_warnings(main: Part[Settings]) -> list[str]:
+    kept, needed_s = main.value.retention, lifetime_s(main.value.webhooks.retry_s)
+    return [
+        f"{main.reader.file}: retention.{key}: {render_duration(kept_s)} is less than webhooks.retry takes"
+        f" ({span(needed_s)}): events are lost to an endpoint that does not answer"
+        for key, kept_s in (("messages", kept.messages_s), ("events", kept.events_s))
+        if 0 < kept_s < needed_s
     ]
 
 

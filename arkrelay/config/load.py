@@ -143,7 +143,7 @@ class _Loading:
         if problems or self.other_problems:
             raise ConfigErrors([*problems, *self.other_problems])
         self.warnings += unsubscribe_warnings(settings, tenants.values())
-        self.warnings += webhook_warnings(settings, platform, tenants.values())
+        self.warnings += webhook_warnings(main, platform, tenants.values())
         return self._snapshot(settings, platform.value, {key: part.value for key, part in tenants.items()})
 
     def settings(self) -> Part[Settings]:

@@ -573,6 +573,31 @@ def test_an_old_certificate_is_a_warning(folder: Folder, days: int, word: str | 
     assert bool(folder.load().warnings) is bool(word)
 
 
+@pytest.mark.parametrize(
+    ("retention", "retry", "short"),
+    [
+        ("", "", []),
+        ('events = "3d"', "", ["events"]),
+        ('events = "4d"', "", []),
+        ('messages = "1d"\nevents = "1d"', "", ["messages", "events"]),
+        ('messages = "0s"\nevents = "0s"', "", []),
+        ('events = "90m"', 'retry = ["1h"]', []),
+        ('events = "60m"', 'retry = ["1h"]', ["events"]),
+        ('events = "59m"', 'retry = ["1m"]', ["events"]),  # what waits for who rests is kept for an hour at least
+    ],
+)
+@pytest.mark.parametrize("enabled", [True, False])
+def test_events_that_are_gone_before_they_are_given_up_are_a_warning(
+    folder: Folder, retention: str, retry: str, short: list[str], enabled: bool
+) -> None:
+    folder.main(f"[retention]\n{retention}\n[webhooks]\n{retry}\n")
+    hook = f"[[webhooks]]\nname = 'h'\nurl = 'https://h.example/'\nenabled = {str(enabled).lower()}\n"
+    folder.tenant("acme", hook)
+    found = folder.load().warnings
+    assert [warning.split(": ")[1] for warning in found] == [f"retention.{key}" for key in short if enabled]
+    assert all("is less than webhooks.retry takes" in warning for warning in found)
+
+
 SECRET_FILES = [
     (
         "tenants/acme.toml",
