@@ -113,6 +113,7 @@ def attempt_of(one: HookDelivery) -> dict[str, Any]:
         "success": one.answer.success,
         "will_retry": one.will_retry,
         "timestamp": iso(one.at),
+        "error": one.answer.error,
     }
 
 

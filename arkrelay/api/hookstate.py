@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from arkrelay.api.ask import Ask
+from arkrelay.api.hooks import pick
 from arkrelay.api.model import Answer, Body, Line, Meta, Nothing
 from arkrelay.api.refusal import ApiError
 from arkrelay.api.shapes import Iso, iso
@@ -56,10 +57,15 @@ async def list_all(ask: Ask[Nothing, Nothing]) -> WebhookStates:
 
 async def replay(ask: Ask[Nothing, Again]) -> Replaying:
     """Let parked events be posted again, with the ids that they had."""
-    body = ask.body
+    body, tenants = ask.body, ask.snapshot.tenants
     if body.platform and body.tenant_id is not None:
         raise ApiError(400, "validation_error", "Give tenantId or platform, not both.", field="platform")
+    if body.tenant_id is not None and body.tenant_id not in tenants:
+        raise ApiError(404, "not_found", f"There is no tenant {body.tenant_id[:100]}.")
     owner = "" if body.platform else body.tenant_id
+    if body.webhook_id is not None:
+        known = {id_: tenant.webhooks for id_, tenant in tenants.items()} | {"": ask.snapshot.platform.webhooks}
+        pick([one for id_ in known if owner in {None, id_} for one in known[id_]], body.webhook_id)
     return Replaying(replayed=await ask.parts.hook_queue.targets.put_back(owner, body.webhook_id, body.since))
 
 

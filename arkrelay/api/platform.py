@@ -83,7 +83,7 @@ class PlatformWebhook(PlatformWebhookSummary):
 
 
 class PlatformDelivery(Answer):
-    """One attempt to post one event; ``statusCode`` null: no HTTP answer came."""
+    """One attempt to post one event; ``statusCode`` null: no HTTP answer came. ``error`` is beyond the contract."""
 
     id: str
     webhook_id: str
@@ -95,6 +95,7 @@ class PlatformDelivery(Answer):
     success: bool
     will_retry: bool
     timestamp: str
+    error: str | None
 
 
 class PlatformResponse(Answer):

@@ -96,7 +96,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/control/tls", "control.tls", peertls.show, scope=Scope.ORGANISATION),
     Operation("GET", "/control/webhooks", "control.webhooks", hookstate.list_all, scope=Scope.ORGANISATION),
     Operation(
-        "POST", "/control/webhooks/replay", "control.replay_webhooks", hookstate.replay, scope=Scope.ORGANISATION
+        "POST",
+        "/control/webhooks/replay",
+        "control.replay_webhooks",
+        hookstate.replay,
+        scope=Scope.ORGANISATION,
+        refuses=(404,),
     ),
     Operation("POST", "/control/backup", "control.backup", control.make_backup, scope=Scope.ORGANISATION),
     Operation("GET", "/control/db", "control.db.retrieve", control.database, scope=Scope.ORGANISATION),

@@ -96,7 +96,7 @@ class Webhook(Answer):
 
 
 class WebhookDelivery(Answer):
-    """One attempt to post one event; ``statusCode`` null: no HTTP answer came."""
+    """One attempt to post one event; ``statusCode`` null: no HTTP answer came. ``error`` is beyond the contract."""
 
     id: str
     webhook_id: str
@@ -107,6 +107,7 @@ class WebhookDelivery(Answer):
     success: bool
     will_retry: bool
     timestamp: str
+    error: str | None
 
 
 class EndpointResponse(Answer):

@@ -1,7 +1,10 @@
-"""What was posted to receivers of events: listed, posted again, and the key by which it is signed."""
+"""What was posted to receivers of events: listed, shown, posted again, and the key by which it is signed."""
 
+import contextlib
+import json
 import re
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -9,13 +12,13 @@ from urllib.parse import quote
 import click
 
 from arkrelay.cli import output
-from arkrelay.cli.client import Daemon
-from arkrelay.cli.files import load, tenant_id_in
+from arkrelay.cli.client import Daemon, Denied
+from arkrelay.cli.files import load, tenant_id_in, tenant_in
 from arkrelay.cli.state import Failed, State, config_option, json_option, pass_state, tenant_option, usage
 from arkrelay.config.hookkeys import PUBLISHED_S, HookKeys
-from arkrelay.model.tenant import WEBHOOK_EVENTS
+from arkrelay.model.tenant import WEBHOOK_EVENTS, Webhook
 
-COLUMNS = ("ID", "EVENT", "ATTEMPT", "STATUS", "WHEN", "TRIED AGAIN")
+COLUMNS = ("ID", "EVENT", "ATTEMPT", "STATUS", "WHEN", "TRIED AGAIN", "ERROR")
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
 Row = dict[str, Any]
 
@@ -48,7 +51,10 @@ def list_deliveries(
     query: Row = {"page": page, "event": event, "success": False if failed else None}
     if owner is None:
         query["webhookId"] = webhook_id
-    found = Daemon(state.config).body("GET", path, **query)
+    with naming(state, owner, webhook_id):
+        found = Daemon(state.config).body("GET", path, **query)
+    if owner is None and not found["total"]:
+        configured(state, owner, webhook_id)  # the list of the platform is filtered, and knows no wrong name
     if as_json:
         output.print_json(found)
         return
@@ -62,12 +68,52 @@ def list_deliveries(
                 row["statusCode"] or "no answer",
                 row["timestamp"],
                 row["willRetry"],
+                row["error"],
             )
             for row in found["data"]
         ],
         empty="nothing was posted",
     )
     output.print_page(found, "attempts")
+
+
+@click.command("delivery")
+@config_option
+@json_option
+@tenant_option
+@platform_option
+@click.argument("webhook_id", metavar="ID")
+@click.argument("delivery_id", metavar="DELIVERY")
+@pass_state
+def show_delivery(
+    state: State, as_json: bool, tenant: str | None, platform: bool, webhook_id: str, delivery_id: str
+) -> None:
+    """Show one thing that was posted to a receiver: what was sent, and what came back."""
+    owner = owner_of(state, tenant, platform=platform)
+    with naming(state, owner, webhook_id):
+        one = Daemon(state.config).data("GET", _delivery_path(owner, webhook_id, delivery_id))
+    if as_json:
+        output.print_json(one)
+        return
+    response = one["response"]
+    output.print_fields(
+        [
+            ("id", one["id"]),
+            ("of", owner or "platform"),
+            ("webhook", f"{one['webhookId']} ({one['webhookName']})"),
+            ("event", one["event"]),
+            *([("tenant", one["tenantId"])] if owner is None else []),
+            ("url", one["url"]),
+            ("when", one["timestamp"]),
+            ("attempt", one["attempt"]),
+            ("status", one["statusCode"] or "no answer"),
+            ("error", one["error"]),
+            ("tried again", one["willRetry"]),
+            ("sent", [f"{name}: {value}" for name, value in one["request"]["headers"].items()]),
+        ]
+    )
+    _print_text("body", json.dumps(one["request"]["payload"], indent=2, ensure_ascii=False))
+    _print_text("answer", response["body"] or "")
 
 
 @click.command("test")
@@ -83,7 +129,8 @@ def test_webhook(
 ) -> None:
     """Post an example of an event, signed like the real ones, and say what came back."""
     owner = owner_of(state, tenant, platform=platform)
-    answer = Daemon(state.config).data("POST", f"{path_of(owner, webhook_id)}/test", {"event": event})
+    with naming(state, owner, webhook_id):
+        answer = Daemon(state.config).data("POST", f"{path_of(owner, webhook_id)}/test", {"event": event})
     if as_json:
         output.print_json(answer)
     elif answer["success"]:
@@ -118,16 +165,18 @@ def replay_deliveries(
         if delivery_id is not None:
             usage("Give --failed or a DELIVERY, not both.")
         body: Row = {"since": _since(since), "webhookId": webhook_id, "platform": platform}
+        owner = None
         if tenant is not None or (webhook_id is not None and not platform):
-            body["tenantId"] = owner_of(state, tenant, platform=platform)
-        answer = daemon.data("POST", "/v1/control/webhooks/replay", body)
+            owner = body["tenantId"] = owner_of(state, tenant, platform=platform)
+        with naming(state, owner, webhook_id):
+            answer = daemon.data("POST", "/v1/control/webhooks/replay", body)
         done = f"{answer['replayed']} events wait again"
     else:
         if webhook_id is None or delivery_id is None:
             usage("Give the receiver's ID and a DELIVERY of it, or --failed.")
         owner = owner_of(state, tenant, platform=platform)
-        base = "/v1/platform/webhooks" if owner is None else path_of(owner, webhook_id)
-        answer = daemon.data("POST", f"{base}/deliveries/{quote(delivery_id, safe='')}/replay")
+        with naming(state, owner, webhook_id):
+            answer = daemon.data("POST", f"{_delivery_path(owner, webhook_id, delivery_id)}/replay")
         done = f"{answer['newDeliveryId']}: {answer['statusCode'] or 'no answer'}"
     if as_json:
         output.print_json(answer)
@@ -163,6 +212,43 @@ def path_of(owner: str | None, webhook_id: str) -> str:
     """Return the path of a webhook in the API."""
     name = quote(webhook_id, safe="")
     return f"/v1/platform/webhooks/{name}" if owner is None else f"/v1/tenants/{quote(owner)}/webhooks/{name}"
+
+
+def configured(state: State, owner: str | None, webhook_id: str) -> Webhook:
+    """Return the webhook with this id or uuid as its file has it; Failed names those that there are."""
+    snapshot = load(state)
+    known = snapshot.platform.webhooks if owner is None else tenant_in(snapshot, owner).webhooks
+    found = next((one for one in known if webhook_id in {one.id, one.uuid}), None)
+    if found is None:
+        listed = ", ".join(one.id for one in known) or "none"
+        raise Failed(f"there is no webhook {output.clean(webhook_id)}", f"there are: {listed}")
+    return found
+
+
+@contextlib.contextmanager
+def naming(state: State, owner: str | None, webhook_id: str | None) -> Iterator[None]:
+    """Where the daemon knows no such tenant or webhook, and the files do not either: name those that there are."""
+    try:
+        yield
+    except Denied as error:
+        if error.status == 404 and webhook_id is not None:
+            configured(state, owner, webhook_id)
+        elif error.status == 404:
+            tenant_in(load(state), owner)
+        raise
+
+
+def _delivery_path(owner: str | None, webhook_id: str, delivery_id: str) -> str:
+    base = "/v1/platform/webhooks" if owner is None else path_of(owner, webhook_id)
+    return f"{base}/deliveries/{quote(delivery_id, safe='')}"
+
+
+def _print_text(title: str, text: str) -> None:
+    """Print a text below its title, its lines as they are."""
+    if text:
+        output.say("\n" + click.style(title, bold=True))
+    for line in text.splitlines():
+        output.say(output.clean_line(line))
 
 
 def _since(text: str | None) -> float:

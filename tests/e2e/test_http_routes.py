@@ -59,8 +59,8 @@ async def target(_: RestDoor, folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "copy.tar.gz")}
 
 
-async def again(_: RestDoor, __: Path) -> dict[str, Any]:
-    return {"since": 0, "webhookId": "none"}
+async def again(door: RestDoor, _: Path) -> dict[str, Any]:
+    return {"since": 0, "webhookId": await a_webhook(door, {})}
 
 
 async def new_track_domain(door: RestDoor, _: Path) -> dict[str, Any]:

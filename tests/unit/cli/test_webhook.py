@@ -16,6 +16,7 @@ STATE = {
 DELIVERY = {
     "id": "whr_1", "webhookId": "7", "event": "MessageSent", "url": "https://x.test/", "attempt": 2,
     "statusCode": None, "success": False, "willRetry": True, "timestamp": "2026-01-31T12:00:00.000Z",
+    "error": "No answer within 5 s",
 }  # fmt: skip
 
 
@@ -76,7 +77,10 @@ def test_what_nothing_would_be_posted_to_is_not_written(acme: Program, url: str)
     before = load(acme.config)
     for words in (("add", url), ("add", "--platform", url), ("set", id_, "--url", url)):
         ran = acme("webhook", *words)
-        assert (ran.code, "nothing would ever be posted to" in ran.err) == (1, True), ran.err
+        assert (ran.code, "nothing would ever be posted there: " in ran.err) == (1, True), ran.err
+        assert "allow_destinations" in ran.err
+    ran = acme("webhook", "add", "https://user:secret@x.test/")
+    assert (ran.code, "secret" in ran.err, "allow_" in ran.err) == (1, False, False)
     assert load(acme.config) == before
     with acme.config.open("a") as file:
         file.write('[webhooks]\nallow_destinations = ["127.0.0.1/32", "::1/128"]\n')
@@ -127,7 +131,7 @@ def test_deliveries_are_listed_and_posted_again(acme: Program, daemon: Double) -
     path = "/v1/tenants/acme/webhooks/7/deliveries"
     daemon.answers[f"GET {path}"] = page([DELIVERY])
     out = acme("webhook", "deliveries", "7", "--failed", "--event", "MessageSent").out
-    assert all(text in out for text in ("whr_1", "no answer", "yes"))
+    assert all(text in out for text in ("whr_1", "no answer", "yes", "No answer within 5 s"))
     assert daemon.asked[-1].query == {"page": "1", "event": "MessageSent", "success": "false"}
     answer = {"success": True, "newDeliveryId": "whr_2", "statusCode": 200}
     daemon.answers[f"POST {path}/whr_1/replay"] = [answer, {**answer, "success": False, "statusCode": None}]
