@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+LEAVE_S = 0.01  # for our own closure alert to go out; RFC 9112 §9.8 lets a client not wait for the other
+
 
 class AnswerTooLong(aiohttp.ClientError):
     """The cap was reached before the answer ended, or before as much of it came as was wanted."""
@@ -43,6 +45,7 @@ class _Handler(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Begin another exchange: aiohttp calls this once for each request."""
         self._came_bytes = 0
+        self._payload = None  # the body of the last answer
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -55,12 +58,25 @@ class _Handler(ResponseHandler):
             super().data_received(data[:room])
             self._loop.call_soon(self._cut)  # after who reads: all that it wanted may be there
 
+    def close(self) -> None:
+        """End the connection, at once where an answer has not ended.
+
+        Else TLS takes leave (RFC 9112 §9.8), and asyncio reads on until the peer does too, for 30 s and whatever it
+        sends: that is not waited for.
+        """
+        transport = self.transport
+        if transport is None or self._payload is None or not self._payload.is_eof():
+            self.abort()
+        else:
+            super().close()
+            self._loop.call_later(LEAVE_S, transport.abort)
+
     def _cut(self) -> None:
         if self._came_bytes <= self._cap_bytes or self.transport is None:
             return  # there is another exchange, or whoever read has closed the connection
         error = AnswerTooLong(self._cap_bytes)
         payload = self._payload
-        self.abort()  # not close: TLS would go on reading until the peer has taken leave, too
+        self.abort()
         if payload is not None:
             payload.set_exception(error)
         self.set_exception(error)

@@ -1,10 +1,12 @@
 """One POST to an endpoint that somebody else chose: what it may do to us, and where we never go."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from peers import certificates
@@ -19,6 +21,7 @@ from arkrelay.wire.tls import verifying
 
 ALLOWED = "127.0.0.2"
 ALLOW = parse_networks([f"{ALLOWED}/32"])
+DELUGE_BYTES = 1_000_000_000  # of one answer that nobody ends: a test ends, also one that fails
 BODY = b'{"event":"MessageSent"}'
 HEADERS = {"Content-Type": "application/json", "X-Ark-Signature": "c2ln", "User-Agent": "arkrelay"}
 
@@ -38,8 +41,8 @@ def trusting() -> ssl.SSLContext:
     return verifying(str(certificates.authority().ca_file))
 
 
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
+@asynccontextmanager
+async def rigged() -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         dns = await stack.enter_async_context(DnsServer())
         context = certificates.valid("hook.test").server_context()
@@ -51,6 +54,12 @@ async def rig() -> AsyncIterator[Rig]:
         stack.push_async_callback(resolver.close)
         made = Rig(dns, resolver, receiver, trap)
         stack.push_async_callback(made.poster.close)
+        yield made
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with rigged() as made:
         yield made
 
 
@@ -171,6 +180,47 @@ async def test_of_a_flood_only_the_beginning_is_read(rig: Rig) -> None:
     answer = await rig.post("https://hook.test:PORT/flood")
     assert (answer.success, answer.body) == (True, "x" * ANSWER_BYTES)
     assert rig.receiver.sent_bytes["flood"] < FLOOD_BYTES / 2
+
+
+def flood(listener: socket.socket, answer: bytes, *, parting: bool) -> int:
+    """Take one post, answer, with ``parting`` wait for the client's closure alert, and send on; return the bytes."""
+    sent = 0
+    connection, _ = listener.accept()
+    context = certificates.valid("hook.test").server_context()
+    with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
+        tls.recv(65_536)
+        tls.sendall(answer)
+        while parting and tls.recv(65_536):  # b"" for the alert (RFC 9112 §9.8), SSLEOFError for an end without it
+            pass
+        with contextlib.suppress(OSError):
+            while sent < DELUGE_BYTES:
+                sent += tls.send(b"x" * 16_000)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("answer", "parting"),
+    [
+        pytest.param(b"Content-Length: 999999999999\r\n\r\n", False, id="never-ends"),
+        pytest.param(b"Content-Length: 2\r\nConnection: close\r\n\r\nok", True, id="has-ended"),
+    ],
+)
+def test_nothing_is_read_of_a_flood_while_tls_takes_leave(answer: bytes, parting: bool) -> None:
+    """On uvloop, as the daemon runs: it would read on for 30 s until the peer takes leave, too."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def post() -> int:
+        with socket.create_server((ALLOWED, 0)) as listener:
+            url = f"https://hook.test:{listener.getsockname()[1]}/"
+            async with rigged() as rig, asyncio.timeout(30):
+                sent = asyncio.create_task(
+                    asyncio.to_thread(flood, listener, b"HTTP/1.1 200 OK\r\n" + answer, parting=parting)
+                )
+                assert (await rig.post(url)).success
+                return await sent
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(post()) < DELUGE_BYTES / 10
 
 
 @pytest.mark.parametrize("path", ["extension", "interim"])
