@@ -98,7 +98,8 @@ class HookQueue:
                 if self._grown and self._follow_at() <= time.monotonic():
                     self._grown, self._followed_at = False, time.monotonic()
                     async with self._following:
-                        self._grown |= await self._follow()
+                        more = await self._follow()
+                    self._grown = self._grown or more  # it may have grown meanwhile
                 await self._post_due()
             except StoreError as error:
                 log.warning("webhooks_wait", error=str(error))

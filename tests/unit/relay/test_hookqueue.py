@@ -188,3 +188,24 @@ async def test_without_anything_to_do_nothing_is_read(site: Site) -> None:
     assert reads == 0
     await site.happen("bob")
     assert await site.told(2) == ["ann", "bob"]
+
+
+async def test_what_happens_while_the_log_is_followed_is_told_next(site: Site) -> None:
+    followed, happened = asyncio.Event(), asyncio.Event()
+    read = site.rig.store.read
+
+    async def slow(fn: Callable[[sqlite3.Connection], Any]) -> Any:
+        found = await read(fn)
+        if not followed.is_set():
+            followed.set()
+            await happened.wait()  # what was read is old by now
+        return found
+
+    await asyncio.sleep(0.2)
+    site.rig.store.read = slow  # type: ignore[method-assign]  # as on a busy machine
+    await site.rig.store.write(lambda _db: None)  # the log is looked at, and has nothing
+    await followed.wait()
+    await site.happen("ann")
+    await asyncio.sleep(0.1)
+    happened.set()
+    assert await site.told(1) == ["ann"]
