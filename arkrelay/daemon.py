@@ -231,7 +231,6 @@ class Daemon:
             self.tracker,
             self.unsubscriber,
             link_tokens,
-            unsubscribe_tokens,
             return_paths,
             self.inbound,
         )

@@ -18,7 +18,6 @@ from arkrelay.base.tasks import Tasks
 from arkrelay.config.live import Live
 from arkrelay.mail.simulated import render_bounce, render_complaint
 from arkrelay.mail.tracking import LinkTokens
-from arkrelay.mail.unsubscribe import UnsubscribeTokens
 from arkrelay.mail.verp import ReturnPaths
 from arkrelay.model.address import Address
 from arkrelay.model.attempt import Attempt
@@ -50,7 +49,6 @@ class Simulator:
         tracker: Tracker,
         unsubscriber: Unsubscriber,
         links: LinkTokens,
-        unsubscribes: UnsubscribeTokens,
         return_paths: ReturnPaths,
         inbound: Inbound,
     ) -> None:
@@ -59,7 +57,6 @@ class Simulator:
         self._tracker = tracker
         self._unsubscriber = unsubscriber
         self._links = links
-        self._unsubscribes = unsubscribes
         self._return_paths = return_paths
         self._inbound = inbound
         self._tasks = Tasks()
@@ -121,11 +118,7 @@ class Simulator:
                 link = self._links.link(tenant.id, recipient.id, 0)
                 return await self._tracker.follow(tenant, link, Visitor.PERSON, CLIENT, AGENT) is not None
             case Afterwards.UNSUBSCRIBE:
-                if message.stream is None:
-                    return False
-                found = await self._unsubscriber.find(
-                    self._unsubscribes.make(tenant.id, recipient.id, message.stream)
-                )
+                found = await self._unsubscriber.offered(recipient)
                 return found is not None and await self._unsubscriber.end(found, BY_CLICK)
             case Afterwards.BOUNCE | Afterwards.COMPLAINT:
                 render = render_bounce if kind is Afterwards.BOUNCE else render_complaint

@@ -18,7 +18,7 @@ from arkrelay.model.errors import NotFound
 from arkrelay.model.event import Event, EventKind
 from arkrelay.model.message import Recipient
 from arkrelay.model.suppression import Cause
-from arkrelay.store import suppressions
+from arkrelay.store import bodies, suppressions
 from arkrelay.store.database import Store
 from arkrelay.store.history import insert_events
 from arkrelay.store.queue import load_recipient
@@ -81,6 +81,15 @@ class Unsubscriber:
         if not self._tokens.proves(token, message.tenant_id, recipient.id, stream):
             return None
         return Subscription(recipient, tenant.name, stream, ended)
+
+    async def offered(self, recipient: Recipient) -> Subscription | None:
+        """Return what the message itself offers its reader to leave, or None: it may have come with its own way."""
+        message = recipient.message
+        if message.stream is None:
+            return None
+        token = self._tokens.make(message.tenant_id, recipient.id, message.stream)
+        content = await self._store.read(lambda db: bodies.load(db, message.id))
+        return await self.find(token) if token.encode() in content else None
 
     async def by_mail(self, local_part: str) -> None:
         """Do what mail to the address of a token means: nothing, if it is none of ours or its record has gone."""

@@ -91,9 +91,9 @@ class World:
             assert response.status == status, answer
             return answer
 
-    async def played(self, name: str, wanted: str) -> dict[str, Any]:
+    async def played(self, name: str, wanted: str, **fields: Any) -> dict[str, Any]:
         """Send to a simulated recipient; return the email when its status is ``wanted``."""
-        sent = await self.send(f"{name}@simulator.relay.test")
+        sent = await self.send(f"{name}@simulator.relay.test", **fields)
         path = f"/v1/emails/{sent['data']['id']}?expand=deliveries,activity"
         return dict((await self.relay.until(path, lambda one: one["data"]["status"] == wanted))["data"])
 
@@ -219,6 +219,14 @@ async def test_a_simulated_reader_unsubscribes(world: World) -> None:
         "/v1/events?type=RecipientUnsubscribed&limit=500", lambda one: len(one["data"]["events"]) == 1
     )
     await world.played("unsubscribe", "held")
+
+
+async def test_a_simulated_reader_has_no_other_way_than_the_message_offers(world: World) -> None:
+    before = len(world.relay.log.read_text().split("simulated_nothing"))
+    own = {"headers": {"List-Unsubscribe": "<mailto:leave@sender.test>"}}
+    await world.played("unsubscribe+own", "sent", **own)
+    await world.relay.logged("simulated_nothing", before)
+    await world.played("unsubscribe+own", "sent", **own)
 
 
 async def test_a_simulated_server_sends_it_back(world: World) -> None:
