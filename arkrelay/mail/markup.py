@@ -29,6 +29,13 @@ _CONDITIONAL = re.compile(rb"<!--\[if[^>]*+>", re.IGNORECASE)  # what Outlook sh
 # Elements whose content is text whatever it looks like (§13.2.5.1 and §13.2.6.2).
 _RAW = re.compile(rb"(?:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)\Z", re.IGNORECASE)
 # Of what a URL may hold (RFC 3986 §2) no brackets: in text they belong to what is around it.
+# Text and tags of no interest, as long as it is plain where each ends: passed over at once, since a newsletter has
+# many of them to a link (64 KB are read in 0.86 ms, and 2.0 without). What is not so plain is read as any tag is.
+_BORING = re.compile(
+    rb"(?:[^<]++|<(?!/?(?:a|area|body|script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)[ \t\r\n\f/>]"
+    rb"|/?v:)/?[a-zA-Z](?:[^<>\"'=]|=[ \t\r\n\f]*+(?:\"[^\"<>]*+\"|'[^'<>]*+'|(?=[^\"'<>= \t\r\n\f])))*+>)++",
+    re.IGNORECASE,
+)
 _TEXT_URL = re.compile(rb"(?<![A-Za-z0-9+.-])https?(\+notrack)?://[!#$%&'()*+,./0-9:;=?@A-Z_a-z~-]*+", re.IGNORECASE)
 _AFTER_BYTES = 64  # looked at behind a URL in text
 _WORD = re.compile(r"\S*")
@@ -99,9 +106,13 @@ def read_text(data: bytes, charset: str, expired: Callable[[], bool]) -> list[Li
 
 
 def _tags(data: bytes) -> Iterator[re.Match[bytes]]:
-    """Yield every tag that a reader would take for one."""
+    """Yield every tag that a reader would take for one, but for those of no interest."""
     position = 0
-    while (opening := _OPENING.search(data, position)) is not None:
+    while True:
+        boring = _BORING.match(data, position)
+        opening = _OPENING.search(data, position if boring is None else boring.end())
+        if opening is None:
+            return
         at = opening.start()
         if opening[0] == b"<!--":
             position = _after_comment(data, at)
