@@ -97,7 +97,7 @@ class Standing:
         hourly, monthly = tenant.limits.hourly, tenant.limits.hard_cap_monthly
         if tenant.status != "active":
             yield f"{tenant.id} is {tenant.status}: its mail is not sent."
-        used = f"{tenant.id} has sent to {in_hour} recipients this hour"
+        used = f"{tenant.id} has sent to {_recipients(in_hour)} this hour"
         if hourly:
             over = ", and what comes beyond them is held" if in_hour >= hourly else ""
             yield f"{used}, of {hourly} that its limit allows{over}; it starts anew {when(hour_end(now), now)}."
@@ -105,7 +105,8 @@ class Standing:
             yield f"{used}, and has no limit."
         if monthly:
             over = "; more is refused" if in_month >= monthly else ""
-            yield f"{tenant.id} has sent to {in_month} recipients this month, of {monthly} that its cap allows{over}."
+            sent = f"{tenant.id} has sent to {_recipients(in_month)} this month"
+            yield f"{sent}, of {monthly} that its cap allows{over}."
         for one in tenant.credentials:
             if one.held:
                 yield f"The key {one.name} is on hold: {one.suspicion or 'its file says so'}."
@@ -129,6 +130,10 @@ def _listed(entry: Suppression) -> str:
         f"{entry.address} is on the suppression list of {entry.tenant_id} since {_clock(entry.created_at)}, by"
         f" {_MADE[entry.cause]} (reason: {entry.reason}): {what} is held."
     )
+
+
+def _recipients(n: int) -> str:
+    return f"{n} recipient{'' if n == 1 else 's'}"
 
 
 def _clock(at: float) -> str:

@@ -474,12 +474,16 @@ async def test_why_tells_what_a_tenant_has_left_and_what_is_paused(tmp_path: Pat
         code, out, err = await run(relay, "why", "acme")
         assert code == 0, err
         assert re.search(
-            r"acme has sent to \d+ recipients this hour, of 500 that its limit allows; it starts anew", out
+            r"acme has sent to \d+ recipients? this hour, of 500 that its limit allows; it starts anew", out
         )
         assert "The key test is on hold: its file says so." in out
         assert re.search(r"rcpt\.test suppresses nobody until .*: rcpt\.test refused 1\d of 1\d recipients", out)
         (said,) = (await ask(relay, "GET", "/v1/why?q=other"))["data"]["sentences"]
         assert said["sentence"] == "other has sent to 0 recipients this hour, and has no limit."
+        body = {"from": "app@other.test", "to": ["one@rcpt.test"], "subject": "x", "text": "x", "tenantId": "other"}
+        await ask(relay, "POST", "/v1/emails", body)
+        (said,) = (await ask(relay, "GET", "/v1/why?q=other"))["data"]["sentences"]
+        assert "other has sent to 1 recipient this hour" in said["sentence"]
         url = f"http://127.0.0.1:{relay.port('http')}/v1/why?q=acme"
         headers = {"Authorization": f"Bearer {OTHER_KEY}"}
         async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
