@@ -17,7 +17,7 @@ from arkrelay.api.connection import connection_of
 from arkrelay.api.errors import Handler
 from arkrelay.api.parts import CALLER, CONTROL, RATE, parts_of
 from arkrelay.api.refusal import ApiError
-from arkrelay.relay.callers import Caller, WrongKey, find_caller, sending_refusal
+from arkrelay.relay.callers import Caller, WrongKey, changing_refusal, find_caller, sending_refusal
 
 log = structlog.get_logger()
 
@@ -87,6 +87,13 @@ def require_releaser(caller: Caller, *, test: bool = False) -> None:
     if caller.suspect:
         raise ApiError(403, "credential_on_hold", "This key is on hold: another must release its mail.")
     require_sender(caller, test=test)
+
+
+def require_changer(caller: Caller, *, test: bool = False) -> None:
+    """Refuse with 403 a key that may change nothing; ``test``: what it would change serves tests alone."""
+    refusal = changing_refusal(caller, test=test)
+    if refusal is not None:
+        raise ApiError(403, *refusal)
 
 
 def is_still_admitted(request: web.Request) -> bool:

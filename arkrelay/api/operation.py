@@ -18,13 +18,14 @@ import msgspec
 from aiohttp import web
 
 from arkrelay.api.ask import Ask
+from arkrelay.api.auth import require_changer
 from arkrelay.api.body import SMALL_BYTES, parse_object, read
 from arkrelay.api.idempotency import Replay
 from arkrelay.api.model import Nothing, Page, convert
 from arkrelay.api.parts import BODY, CALLER, PARSED, REQUEST_ID, SENT
 from arkrelay.api.refusal import ApiError
 from arkrelay.config.secrets import create_host_key
-from arkrelay.relay.callers import Caller, changing_refusal
+from arkrelay.relay.callers import Caller
 
 Handler = Callable[[Ask[Any, Any]], Awaitable[Any]]
 
@@ -81,7 +82,7 @@ class Operation:
             if self.scope is Scope.ORGANISATION:
                 _require_organisation(caller)
             if caller.test and self.method != "GET" and not self.tests:
-                _refuse_test(caller)
+                require_changer(caller)
             raw = b""
             if takes_body:
                 raw = request[BODY] = await read(request, self._limit(request))
@@ -195,12 +196,6 @@ def _body(raw: bytes, kind: type[Any]) -> Any:
     if kind is Nothing:
         return Nothing()
     return convert(parse_object(raw), kind)
-
-
-def _refuse_test(caller: Caller) -> None:
-    refusal = changing_refusal(caller)
-    if refusal is not None:
-        raise ApiError(403, *refusal)
 
 
 def _require_organisation(caller: Caller) -> None:

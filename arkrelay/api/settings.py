@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from arkrelay.api import auth
 from arkrelay.api.ask import Ask
 from arkrelay.api.refusal import ApiError
 from arkrelay.model.tenant import Credential, Domain, TrackDomain, Webhook
-from arkrelay.relay.callers import changing_refusal
 from arkrelay.relay.settings import ChangeRefused
 
 T = TypeVar("T")
@@ -45,9 +45,7 @@ def newest_first(things: Iterable[D]) -> list[D]:
 
 def require_changer(ask: Ask[Any, Any], *, test: bool = True) -> None:
     """Refuse a key on hold, and without ``test`` a test key: mostly its operation has refused that before."""
-    refusal = changing_refusal(ask.caller, test=test)
-    if refusal is not None:
-        raise ApiError(403, *refusal)
+    auth.require_changer(ask.caller, test=test)
 
 
 _REFUSALS: dict[str, Callable[[ChangeRefused], ApiError]] = {

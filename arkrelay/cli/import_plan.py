@@ -21,8 +21,7 @@ from arkrelay.model import tenant as ours
 from arkrelay.model.address import AddressError, parse_domain
 from arkrelay.model.settings import Webhooks
 from arkrelay.policy.metadata import faults
-from arkrelay.policy.route import parse_networks
-from arkrelay.policy.targets import refusal
+from arkrelay.policy.targets import settled_refusal
 
 GOOD_RSA_BITS = 2048  # RFC 8301 §3.2: signers should use at least this
 
@@ -305,7 +304,7 @@ def _hook_fault(one: foreign.Webhook, settings: Webhooks) -> str:
     unknown = [name for name in one.events if name not in ours.WEBHOOK_EVENTS]
     if unknown:
         return f"its event {unknown[0]} is not known here"
-    return refusal(one.url, parse_networks(settings.allow_destinations), allow_http=settings.allow_http) or ""
+    return settled_refusal(one.url, settings) or ""
 
 
 def _hook(one: foreign.Webhook) -> dict[str, Any]:

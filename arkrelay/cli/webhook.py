@@ -1,6 +1,7 @@
 """Receivers of events, of one tenant or of the platform: their settings, and how they fare."""
 
 import contextlib
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,8 +25,7 @@ from arkrelay.cli.webhook_posts import (
 from arkrelay.config import tenants
 from arkrelay.config.load import load_settings
 from arkrelay.model.tenant import WEBHOOK_EVENTS
-from arkrelay.policy.route import parse_networks
-from arkrelay.policy.targets import refusal
+from arkrelay.policy.targets import settled_refusal
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 Row = dict[str, Any]
@@ -216,9 +216,10 @@ def remove_webhook(state: State, tenant: str | None, platform: bool, webhook_id:
 def _check_url(state: State, url: str) -> None:
     """Raise Failed for a URL to which nothing would ever be posted, as REST refuses it."""
     settings = load_settings(source(state)).webhooks
-    reason = refusal(url, parse_networks(settings.allow_destinations), allow_http=settings.allow_http)
+    reason = settled_refusal(url, settings)
     if reason is not None:
-        allowable = refusal(url, parse_networks(EVERYWHERE), allow_http=True) is None
+        open_to_all = replace(settings, allow_destinations=EVERYWHERE, allow_http=True)
+        allowable = settled_refusal(url, open_to_all) is None
         hint = "[webhooks] of arkrelay.toml could let it in: allow_http, allow_destinations" if allowable else ""
         raise Failed(f"nothing would ever be posted there: {reason}", hint)
 

@@ -13,9 +13,8 @@ from arkrelay.model.tenant import Credential, Domain, Platform, Tenant, Webhook
 from arkrelay.policy.hookpace import lifetime_s
 from arkrelay.policy.metadata import faults
 from arkrelay.policy.records import RETURN_PATH_LABEL
-from arkrelay.policy.route import parse_networks
 from arkrelay.policy.sentences import span
-from arkrelay.policy.targets import parse_target, refusal
+from arkrelay.policy.targets import parse_target, settled_refusal
 
 CREDENTIAL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,50}")  # Ark contract §8.6
 TENANT_NAME_CHARS = 100  # Ark contract §8.5
@@ -136,12 +135,11 @@ def webhook_warnings(main: Part[Settings], platform: Part[Platform], tenants: It
     parts: list[Part[Platform] | Part[Tenant]] = [platform, *tenants]
     enabled = [(part, one) for part in parts for one in part.value.webhooks if one.enabled]
     settings = main.value.webhooks
-    allow = parse_networks(settings.allow_destinations)
     return [
         *(
             f"{part.reader.file}: {part.reader.at(one, 'url')}: nothing is posted there: {reason}"
             for part, one in enabled
-            if (reason := refusal(one.url, allow, allow_http=settings.allow_http))
+            if (reason := settled_refusal(one.url, settings))
         ),
         *(_retention_warnings(main) if enabled else ()),
     ]

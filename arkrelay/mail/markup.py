@@ -38,7 +38,7 @@ _BORING = re.compile(
 )
 _TEXT_URL = re.compile(rb"(?<![A-Za-z0-9+.-])https?(\+notrack)?://[!#$%&'()*+,./0-9:;=?@A-Z_a-z~-]*+", re.IGNORECASE)
 _AFTER_BYTES = 64  # looked at behind a URL in text
-_WORD = re.compile(r"\S*")
+_SPACE = re.compile(r"\s")
 _URL = re.compile(r"(https?)://([^\s/?#\\]+)([^\s\\]*)", re.IGNORECASE)
 _NOTRACK = re.compile(r"(https?)\+notrack://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:[!-?A-~]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
@@ -218,7 +218,8 @@ def _ends(data: bytes, start: int, end: int, charset: str) -> bool:
     if around in {b"()", b"<>"}:  # also how Markdown writes where a link leads
         return True
     after = data[end : end + _AFTER_BYTES]
-    word = _WORD.match(after.decode(charset, "replace"))
-    if word is None or (len(after) == _AFTER_BYTES and word.end() == len(after.decode(charset, "replace"))):
+    text = after.decode(charset, "replace")
+    word = _SPACE.split(text, maxsplit=1)[0]
+    if len(after) == _AFTER_BYTES and word == text:
         return False
-    return all(char in "<>`|" or unicodedata.category(char)[0] in "PZ" or char == "\u200b" for char in word[0])
+    return all(char in "<>`|\u200b" or unicodedata.category(char)[0] in "PZ" for char in word)

@@ -40,9 +40,8 @@ class BadAddresses:
     def add(self, now: float, site: str, *, bad: bool) -> None:
         """Count one recipient at ``site`` that was delivered, or failed for good."""
         minute = int(now // BUCKET_S)
-        if (
-            not self._buckets or self._buckets[-1].minute < minute
-        ):  # a clock that was set back goes on in the last one
+        # a clock that was set back goes on in the last one
+        if not self._buckets or self._buckets[-1].minute < minute:
             self._buckets.append(_Minute(minute))
             oldest = minute - int(WINDOW_S // BUCKET_S)
             while self._buckets[0].minute <= oldest:

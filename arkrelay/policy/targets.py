@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from arkrelay.model.address import AddressError, parse_domain
-from arkrelay.policy.route import IPNetwork, forbidden
+from arkrelay.model.settings import Webhooks
+from arkrelay.policy.route import IPNetwork, forbidden, parse_networks
 
 MAX_URL_CHARS = 2000  # what servers and proxies take; a longer one is no address but data
 HIGH_PORT = 1024  # below it listen the servers of a system: mail, SSH, DNS
@@ -82,6 +83,11 @@ def refusal(
     if reasons:
         return reasons[0] if all(reasons) else None
     return None if allow else strange_port(target.port)  # a name may lead to where any port is allowed
+
+
+def settled_refusal(url: str, settings: Webhooks) -> str | None:
+    """Return why these settings never post to ``url``, as far as its text tells, or None."""
+    return refusal(url, parse_networks(settings.allow_destinations), allow_http=settings.allow_http)
 
 
 def address_refusal(address: str, port: int, allow: Sequence[IPNetwork], own: frozenset[str]) -> str | None:

@@ -76,6 +76,7 @@ class Writer:
 
     def write(self, plan: Plan, rewriting: Rewriting | None, content: bytes, recipient_id: int, token: str) -> bytes:
         """Return the message of the recipient with this number and public id; ``rewriting`` None: its text stays."""
+        leave = self._leave(plan, recipient_id)
         if rewriting is not None:
             track, tenant = plan.track, self._links.tenant(plan.tenant_id)
             host = "" if track is None else f"{'https' if track.ssl else 'http'}://{track.full_name}"
@@ -83,20 +84,23 @@ class Writer:
                 f"{host}/{tenant}/",
                 f"{host}/img/{tenant}/{token}",
                 lambda place: self._links.link(plan.tenant_id, recipient_id, place),
-                plan.unsubscribe_url + self._leave(plan, recipient_id),
+                plan.unsubscribe_url + leave,
             )
-        return self.fields(plan, recipient_id) + content
+        return self._fields(plan, leave) + content
 
     def fields(self, plan: Plan, recipient_id: int) -> bytes:
         """Return the header fields by which this recipient can unsubscribe; none where nobody can."""
-        leave = self._leave(plan, recipient_id)
+        return self._fields(plan, self._leave(plan, recipient_id))
+
+    def _leave(self, plan: Plan, recipient_id: int) -> str:
+        return "" if plan.stream is None else self._unsubscribes.make(plan.tenant_id, recipient_id, plan.stream)
+
+    @staticmethod
+    def _fields(plan: Plan, leave: str) -> bytes:
         if not leave:
             return b""
         address = f"{leave}@{plan.unsubscribe_host}" if plan.unsubscribe_host else ""
         return render_fields(plan.unsubscribe_url + leave, address, one_click=plan.one_click)
-
-    def _leave(self, plan: Plan, recipient_id: int) -> str:
-        return "" if plan.stream is None else self._unsubscribes.make(plan.tenant_id, recipient_id, plan.stream)
 
 
 class Copies:

@@ -32,7 +32,7 @@ from arkrelay.model.hook import Answer, HookDelivery, HookJob, JobEnd
 from arkrelay.policy import hookpace
 from arkrelay.relay.hooklog import HookLog
 from arkrelay.relay.hooks import Hook, Hooks
-from arkrelay.relay.hooktargets import FOREVER, Target, Targets
+from arkrelay.relay.hooktargets import AGAIN_S, FOREVER, Target, Targets
 from arkrelay.store import hookjobs
 from arkrelay.store.connection import Connection
 from arkrelay.store.database import Store
@@ -47,7 +47,6 @@ LOOK_S = 60.0  # without an event, for clocks that jump
 GATHER_S = 0.005  # between a wish to look and the look
 CATCH_UP_S = 5.0  # how long a reload waits for the log to be followed to its end
 CLAIMED = 50  # jobs of one endpoint that are read at once
-AGAIN_S = 1.0  # after the store was in trouble
 OWN = 4  # posts at once that each tenant may have beside those that all share, while these are under twice as many
 
 

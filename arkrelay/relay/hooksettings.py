@@ -47,10 +47,8 @@ class HookSettings:
     async def add(self, asker: str | None, owner: str | None, name: str, url: str, wish: Wish) -> Webhook:
         """Return a new webhook, in force; who says nothing about events gets all."""
         self._check(name, url)
-        tenant, most = (
-            self._live.snapshot.tenants.get(owner or ""),
-            self._live.snapshot.settings.webhooks.max_per_tenant,
-        )
+        snapshot = self._live.snapshot
+        tenant, most = snapshot.tenants.get(owner or ""), snapshot.settings.webhooks.max_per_tenant
         if tenant is not None and len(tenant.webhooks) >= most:
             raise Conflict(f"A tenant may have {most} webhooks ([webhooks] max_per_tenant): remove one first.")
         all_ = not wish.events if wish.all_events is None else wish.all_events

@@ -6,7 +6,6 @@ file without a row, which ``sweep`` removes at the next start. Ids are not given
 comes before the first of the next, so a file never belongs to another message than its name says.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from arkrelay.model.errors import NotFound, StoreError, StoreFull
 from arkrelay.store.connection import Connection
-from arkrelay.store.place import sync_directory
+from arkrelay.store.place import sync_directory, write_synced
 
 BLOB_BYTES = 256 * 1024  # a larger content is a file
 _FULL = frozenset({28, 122})  # ENOSPC, EDQUOT
@@ -35,16 +34,7 @@ def save_large(directory: Path, message_id: int, content: bytes) -> None:
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_directory(folder.parent)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(handle, view) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        new.rename(path)
-        sync_directory(path.parent)
+        write_synced(path, new, content)
     except OSError as exc:
         for left in (new, path):
             with suppress(OSError):  # what stands in the way of the file stands in the way of removing it

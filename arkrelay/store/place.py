@@ -113,6 +113,23 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def write_synced(path: Path, unfinished: Path, content: bytes) -> None:
+    """Return when a new file with this content and its name are on disk; both are in one folder.
+
+    A crash leaves nothing, or what is ``unfinished``, or the file whole. Raises ``OSError``, and may leave either.
+    """
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    unfinished.rename(path)
+    sync_directory(path.parent)
+
+
 class Lock:
     """The lock on a state directory; the kernel releases it when the process ends, however it ends."""
 

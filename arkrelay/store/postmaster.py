@@ -1,10 +1,11 @@
 """Mail to our own postmaster, kept as files until somebody reads it (RFC 5321 §4.5.1)."""
 
-import os
 import secrets
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from arkrelay.store.place import write_synced
 
 FOLDER: Final = "postmaster"  # below state_dir
 MAX_BYTES: Final = 1_000_000
@@ -29,19 +30,10 @@ def save_postmaster_mail(folder: Path, content: bytes) -> Saved:
     )
     part = path.with_suffix(".part")
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+        write_synced(path, part, content)
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
     oldest = sorted(folder.glob("*.eml"))[:-MAX_FILES]
     for old in oldest:
         old.unlink(missing_ok=True)
